@@ -1,0 +1,157 @@
+"""Every exception Textmill raises on purpose, and the closed list of item error codes.
+
+TextmillError
+├── UsageError                  the caller can mend it by changing the call
+│   ├── UnknownTask             no task or alias of that name
+│   ├── UnknownModel            no model of that name in the registry
+│   ├── ModelMismatch           the model exists and does not serve the task
+│   ├── InvalidParams           a parameter is unknown, of the wrong type or out of range
+│   ├── InvalidInput            the input as a whole cannot be read (missing file, format, empty)
+│   │   └── InvalidItems        some of its lines cannot be items; `.problems` lists them
+│   ├── UnknownJob              no job has that id, or several have that prefix
+│   ├── InvalidState            the job is in a state that does not allow the move
+│   ├── IdempotencyConflict     the key was used before for another request
+│   ├── InvalidModel            a model folder that cannot or must not be loaded
+│   └── InvalidSettings         a setting is wrong, or two of them do not fit
+├── OutputError                 results could not be written where the caller asked
+├── SchemaOutdated              the database is at another revision than this code
+├── StoreUnavailable            the database did not answer; safe to try again
+├── QueueUnavailable            Redis did not answer; jobs are not affected
+├── HomeBusy                    another `textmill up` owns this home
+├── BrokerFailed                the embedded broker could not be started or adopted
+├── ModelFailed                 a model does not load or cannot run here; fails its jobs
+└── DeviceLost                  the device or its process is beyond repair; the process must end
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class TextmillError(Exception):
+    """The base of every error raised on purpose; its text is meant for the caller."""
+
+
+class UsageError(TextmillError):
+    """The call was wrong; the same call will fail again."""
+
+
+class UnknownTask(UsageError):
+    """Raised when a task name is neither a task nor an alias."""
+
+
+class UnknownModel(UsageError):
+    """Raised when a model name is not a key of the registry."""
+
+
+class ModelMismatch(UsageError):
+    """Raised when a model does not serve the task asked of it."""
+
+
+class InvalidParams(UsageError):
+    """Raised when a job's or an item's params do not fit the task's schema."""
+
+
+class InvalidInput(UsageError):
+    """Raised when an input cannot be read at all: missing, unknown format, not UTF-8, empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One refused line of an input."""
+
+    line: int
+    """1-based line of the file, or 1-based position of the item."""
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.code}: {self.message}"
+
+
+class InvalidItems(InvalidInput):
+    """Raised at submit when lines cannot be items; nothing of the input is run.
+
+    `problems` holds the first 1,000, `total` counts all, `report` is the path of a file with all.
+    """
+
+    def __init__(self, problems: list[Problem], total: int, report: str | None = None) -> None:
+        self.problems, self.total, self.report = problems, total, report
+        lines = "\n".join(f"  {problem}" for problem in problems[:1000])
+        rest = f"\n  ... and {total - len(problems)} more" if total > len(problems) else ""
+        where = f"\nall of them: {report}" if report else ""
+        super().__init__(f"{total} line(s) cannot be items:\n{lines}{rest}{where}")
+
+
+class UnknownJob(UsageError):
+    """Raised when no job has the given id, or when a prefix fits several."""
+
+
+class InvalidState(UsageError):
+    """Raised when a move is not allowed from the job's present state."""
+
+
+class IdempotencyConflict(UsageError):
+    """Raised when an idempotency key comes back with a different request."""
+
+
+class InvalidModel(UsageError):
+    """Raised when a model folder is refused: no safetensors, remote code, a path that leads outside."""
+
+
+class InvalidSettings(UsageError):
+    """Raised when the settings are wrong; the text names the setting and what is allowed."""
+
+
+class OutputError(TextmillError):
+    """Raised when results cannot be written: not writable, disk full. The job and its results are kept."""
+
+
+class SchemaOutdated(TextmillError):
+    """Raised when the database's revision is not this code's; `textmill db upgrade` mends it."""
+
+
+class StoreUnavailable(TextmillError):
+    """Raised when the database does not answer in time. Nothing was written, or the call is safe to repeat."""
+
+
+class QueueUnavailable(TextmillError):
+    """Raised when Redis does not answer in time. Hints are lost, jobs are not."""
+
+
+class HomeBusy(TextmillError):
+    """Raised when a second `textmill up` is started in the same home."""
+
+
+class BrokerFailed(TextmillError):
+    """Raised when the embedded broker neither starts nor can be adopted."""
+
+
+class ModelFailed(TextmillError):
+    """Raised when a model cannot be loaded or run here at all; its jobs fail with this text."""
+
+
+class DeviceLost(TextmillError):
+    """Raised by an engine when the device is beyond repair (sticky CUDA error); the process ends."""
+
+
+class ItemErrorCode(StrEnum):
+    """Why one item has no output. A closed list: callers may match on it."""
+
+    EMPTY_TEXT = "empty_text"
+    INVALID_TEXT = "invalid_text"
+    INVALID_ITEM = "invalid_item"
+    TOO_LONG = "too_long"
+    UNSUPPORTED_LANGUAGE = "unsupported_language"
+    NO_MASK = "no_mask"
+    SCHEMA_UNSATISFIED = "schema_unsatisfied"
+    MODEL_ERROR = "model_error"
+    POISON = "poison"
+    CHUNK_ERROR = "chunk_error"
+
+
+class ItemError(TextmillError):
+    """Raised by a task's preprocess or postprocess: this item fails with `code`, its neighbours do not."""
+
+    def __init__(self, code: ItemErrorCode, message: str) -> None:
+        self.code, self.message = code, message
+        super().__init__(f"{code}: {message}")

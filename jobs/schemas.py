@@ -1,0 +1,130 @@
+"""What callers see: jobs, items, results and progress, as frozen pydantic models."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from jobs.errors import ItemErrorCode
+from jobs.states import Control, JobState
+
+CustomId = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+"""Any Unicode but NUL, which PostgreSQL cannot store; unique in its job."""
+
+
+class Frozen(BaseModel):
+    """A value: immutable, and strict about names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Item(BaseModel):
+    """What every task's item may carry beside its own fields; unknown fields are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    custom_id: CustomId | None = None
+    """Default: the item's `seq` as text."""
+    params: dict[str, Any] | None = None
+    """Overrides of the job's params, same schema."""
+
+
+class JobSpec(Frozen):
+    """What a producer asks for, before the registry and the task have checked it."""
+
+    task: str
+    model: str
+    params: dict[str, Any] = Field(default_factory=dict)
+    queue: str = Field(default="default", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    tenant: str = Field(default="default", min_length=1, max_length=128)
+    priority: int = Field(default=0, ge=-100, le=100)
+    """Higher is claimed first."""
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    """A job of weight 3 gets three times the work of a job of weight 1 beside it."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+    """Item fields that come back, untouched, under `kept`."""
+    idempotency_key: str | None = Field(default=None, min_length=1, max_length=256)
+    deadline_at: datetime | None = None
+    """The job expires at this time if it has not finished."""
+    retry_of: str | None = None
+
+
+class Counts(Frozen):
+    total: int = 0
+    ok: int = 0
+    error: int = 0
+    pending: int = 0
+
+
+class Rate(Frozen):
+    items_per_s: float = 0.0
+    tokens_per_s: float = 0.0
+
+
+class Usage(Frozen):
+    """Tokens of one result or of a whole job."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    truncated_tokens: int = 0
+    """Input tokens the model did not see, under `long_text=truncate`."""
+    windows: int = 1
+    """How many pieces a long text was read in."""
+
+
+class JobUsage(Frozen):
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Job(Frozen):
+    """A job as it stands now; see DATA in the documentation for the shape on the wire."""
+
+    id: str
+    task: str
+    model: str
+    model_revision: str | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+    state: JobState
+    control: Control = Control.RUN
+    queue: str = "default"
+    tenant: str = "default"
+    priority: int = 0
+    weight: float = 1.0
+    labels: dict[str, str] = Field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+    counts: Counts = Counts()
+    progress: float = 0.0
+    """Share of items with a result, 0 to 1."""
+    rate: Rate = Rate()
+    eta_at: datetime | None = None
+    first_eta_at: datetime | None = None
+    usage: JobUsage = JobUsage()
+    in_force: dict[str, Any] | None = None
+    """What the worker ran with: the model's own generation defaults, dtype, engine and mode."""
+    created_at: datetime
+    sealed_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    deadline_at: datetime | None = None
+    error: str | None = None
+    retry_of: str | None = None
+    schedule: str | None = None
+
+
+class ResultError(Frozen):
+    code: ItemErrorCode
+    message: str
+
+
+class Result(Frozen):
+    """The outcome of one item. Written once, never changed."""
+
+    seq: int
+    custom_id: str
+    status: Literal["ok", "error"]
+    output: dict[str, Any] | None = None
+    error: ResultError | None = None
+    usage: Usage = Usage()
+    kept: dict[str, Any] = Field(default_factory=dict)

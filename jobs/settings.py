@@ -1,0 +1,116 @@
+"""One frozen settings object, read from TEXTMILL_* variables, `*_FILE` secrets and `textmill.toml`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from jobs.errors import InvalidSettings
+
+PREFIX = "TEXTMILL_"
+SECRETS = ("database_url", "redis_url")
+"""Settings whose value may hold a password: also read from the file named by TEXTMILL_<NAME>_FILE."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured; passed in where needed, never read at import."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", toml_file="textmill.toml")
+
+    home: Path = Field(default=Path("~/.textmill"), validate_default=True)
+    """Where the embedded database, broker, logs and fetched models live."""
+    database_url: str | None = None
+    """SQLAlchemy URL (postgresql://... or sqlite:///...). Default: SQLite in `home`."""
+    redis_url: str | None = None
+    """redis:// or rediss:// URL. Default: the embedded Valkey of `home`."""
+    models: Path | None = None
+    """A TOML file of models, synced into the registry at start."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    dtype: str = Field(default="float32", pattern=r"^(float32|bfloat16|float16)$")
+    """For models whose registry entry names none."""
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    """CPU threads of one worker. Default: all cores."""
+    max_batch_tokens: int = Field(default=4096, ge=16, le=4_194_304)
+    """Padded tokens in one forward pass."""
+    memory_share: float = Field(default=0.8, gt=0, le=1)
+    """Share of the device's memory that loaded models may take together."""
+    lease_s: float = Field(default=60.0, ge=1, le=3600)
+    shift_s: float = Field(default=300.0, ge=0.1, le=86_400)
+    """A shift returns to Celery after this long even when work is left."""
+    lookahead_items: int = Field(default=4096, ge=1, le=1_000_000)
+    """Items a worker claims and tokenizes ahead of the device."""
+    lookahead_tokens: int = Field(default=262_144, ge=256, le=100_000_000)
+    """Estimated tokens a worker claims ahead of the device."""
+    idle_claim_s: float = Field(default=5.0, ge=0.05, le=3600)
+    """A worker without a hint for this long (+-50 %) looks into the database by itself."""
+    step_timeout_s: float = Field(default=600.0, ge=0.5, le=86_400)
+    """A device step without progress for this long ends the process with exit code 75."""
+    grace_s: float = Field(default=30.0, ge=0, le=3600)
+    """How long a worker goes on with what it holds after SIGTERM; the rest is released."""
+    upkeep_s: float = Field(default=1.0, ge=0.05, le=60)
+    """Time between two rounds of upkeep."""
+    leader_ttl_s: float = Field(default=10.0, ge=1, le=300)
+    remote_control: bool = True
+    """Celery remote control and heartbeat events, for `celery inspect` and Flower."""
+    queues: tuple[str, ...] = ("default",)
+    key_prefix: str = Field(default="textmill:", pattern=r"^[A-Za-z0-9_.:{}-]{0,64}$")
+    """Prefix of every Redis key, so that several deployments can share one server."""
+    max_line_bytes: int = Field(default=16 * 2**20, ge=1024, le=2**30)
+    """Longest input line; a longer one is refused."""
+    max_text_chars: int = Field(default=10_000_000, ge=1, le=2**30)
+    """Longest text of one item."""
+    loading_timeout_s: float = Field(default=86_400.0, ge=1)
+    """A job whose items stop arriving for this long fails as abandoned."""
+    log_level: str = Field(default="info", pattern=r"^(debug|info|warning|error)$")
+
+    @field_validator("home", "models")
+    @classmethod
+    def _expand(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value is not None else None
+
+    @property
+    def effective_database_url(self) -> str:
+        """The URL the store opens, with the driver named: `postgresql+psycopg://` or `sqlite://`."""
+        if self.database_url is None:
+            return f"sqlite:///{self.home / 'textmill.db'}"
+        for scheme in ("postgresql://", "postgres://"):
+            if self.database_url.startswith(scheme):
+                return "postgresql+psycopg://" + self.database_url.removeprefix(scheme)
+        return self.database_url
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over the environment, the environment over secret files, those over the TOML file."""
+        return (init_settings, env_settings, _SecretFiles(settings_cls), TomlConfigSettingsSource(settings_cls))
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Reads TEXTMILL_DATABASE_URL_FILE and the like: the secret is the file's text, stripped."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE") if field_name in SECRETS else None
+        return (Path(path).read_text(encoding="utf-8").strip() if path else None), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: self.get_field_value(None, name)[0] for name in SECRETS}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings in force. Raises InvalidSettings naming each wrong value and what is allowed."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given {e['input']!r})" for e in error.errors()]
+        raise InvalidSettings("wrong settings:\n  " + "\n  ".join(lines)) from error
+    except OSError as error:
+        raise InvalidSettings(f"a settings file cannot be read: {error}") from error

@@ -1,0 +1,86 @@
+"""The life cycle of jobs and chunks: states, allowed moves, meanings.
+
+    job     loading ──seal──> queued ──first claim──> running ──no live chunk──> completed
+               │                │                        │
+               ├──abandoned─────┼──cannot run at all─────┼──> failed
+               │                ├──deadline──────────────┼──> expired
+               └──cancel────────┴──cancel────────────────┴──> cancelled
+
+    chunk   held ──seal, resume──> pending ──claim──> running ──complete──> done
+             ^                      │   ^               │
+             └───────pause──────────┘   ├──release, retriable error, lease expired
+             └───────release of a paused job────────────┤
+                                                        └──bisect──> split (two pending children)
+            held, pending, running ──cancel, expire, job failed──> cancelled
+
+`done`, `split`, `cancelled` and every final job state are absorbing. Paused is `Control.PAUSE` on the job, not a
+state. A job is `completed` even when items failed: the counts tell.
+"""
+
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    LOADING = "loading"
+    """Its items are still arriving; no chunk can be claimed."""
+    QUEUED = "queued"
+    """Sealed; no chunk has been claimed yet."""
+    RUNNING = "running"
+    COMPLETED = "completed"
+    """Every item has a result, ok or error."""
+    FAILED = "failed"
+    """It cannot run at all (`error` says why). Results so far are kept."""
+    EXPIRED = "expired"
+    """Its deadline passed. Results so far are kept."""
+    CANCELLED = "cancelled"
+    """Someone cancelled it. Results so far are kept."""
+
+    @property
+    def final(self) -> bool:
+        return self in FINAL
+
+
+FINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED})
+
+JOB_MOVES: dict[JobState, frozenset[JobState]] = {
+    JobState.LOADING: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.QUEUED: frozenset(
+        {JobState.RUNNING, JobState.COMPLETED, JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED}
+    ),
+    JobState.RUNNING: FINAL,
+} | {state: frozenset() for state in FINAL}
+
+
+class Control(StrEnum):
+    """What the owner wants of a job that is not final."""
+
+    RUN = "run"
+    PAUSE = "pause"
+    CANCEL = "cancel"
+
+
+class ChunkState(StrEnum):
+    HELD = "held"
+    """Its job is loading or paused."""
+    PENDING = "pending"
+    RUNNING = "running"
+    """Claimed: `lease_token` and `lease_until` are set."""
+    DONE = "done"
+    """Every item of it has a result."""
+    SPLIT = "split"
+    """Replaced by two children after it crashed its worker twice."""
+    CANCELLED = "cancelled"
+
+
+LIVE = frozenset({ChunkState.HELD, ChunkState.PENDING, ChunkState.RUNNING})
+
+CHUNK_MOVES: dict[ChunkState, frozenset[ChunkState]] = {
+    ChunkState.HELD: frozenset({ChunkState.PENDING, ChunkState.CANCELLED}),
+    ChunkState.PENDING: frozenset({ChunkState.HELD, ChunkState.RUNNING, ChunkState.CANCELLED}),
+    ChunkState.RUNNING: frozenset(
+        {ChunkState.DONE, ChunkState.PENDING, ChunkState.HELD, ChunkState.SPLIT, ChunkState.CANCELLED}
+    ),
+    ChunkState.DONE: frozenset(),
+    ChunkState.SPLIT: frozenset(),
+    ChunkState.CANCELLED: frozenset(),
+}

@@ -1,0 +1,83 @@
+"""The rows that cross the store's border: plain values, no ORM, no SQL."""
+
+from typing import Any, NamedTuple
+
+from jobs.states import Control
+
+
+class NewChunk(NamedTuple):
+    seq_lo: int
+    seq_hi: int
+    """Exclusive."""
+    cost: int
+    """Estimated tokens."""
+
+
+class NewBlock(NamedTuple):
+    """A run of items as they came in; its chunks partition [seq_lo, seq_lo + n_items)."""
+
+    seq_lo: int
+    n_items: int
+    encoding: str
+    """How `data` is to be read: `jsonl+zlib`."""
+    sha256: bytes
+    """Of the uncompressed lines: the same block sent twice is recognised by it."""
+    data: bytes
+    chunks: tuple[NewChunk, ...]
+
+
+class Claim(NamedTuple):
+    """A chunk this worker holds until its lease ends; every later write shows `token`."""
+
+    chunk_id: int
+    job_id: str
+    block_id: int
+    block_lo: int
+    """`seq` of the block's first item."""
+    seq_lo: int
+    seq_hi: int
+    cost: int
+    tenant: str
+    task: str
+    model: str
+    params: dict[str, Any]
+    keep: tuple[str, ...]
+    attempt: int
+    """1 for the first claim; above 1 some items may have results already."""
+    crashes: int
+    """Above 0 the chunk is a suspect: it is run with nothing else in flight."""
+    errors: int
+    token: str
+
+
+class ResultRow(NamedTuple):
+    """One item's result as stored; `output` and `kept` are JSON text, `vector` is float32 little-endian."""
+
+    seq: int
+    custom_id: str
+    status: str
+    output: str | None
+    vector: bytes | None
+    error_code: str | None
+    error: str | None
+    tokens_in: int
+    tokens_out: int
+    truncated_tokens: int
+    windows: int
+    kept: str | None
+
+
+class Save(NamedTuple):
+    """Results of one held chunk. `done`: these are its last."""
+
+    chunk_id: int
+    token: str
+    rows: list[ResultRow]
+    done: bool
+
+
+class Renewal(NamedTuple):
+    """What a renewal says of a chunk that is still held."""
+
+    chunk_id: int
+    control: Control

@@ -1,0 +1,233 @@
+"""What a task is, what it asks of a model, what comes back: values without tensors, SQL or queues."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from jobs.errors import ItemErrorCode
+
+I = TypeVar("I", bound=BaseModel)
+P = TypeVar("P", bound=BaseModel)
+O = TypeVar("O", bound=BaseModel)
+
+# ----- requests: one kind per model head ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Classify:
+    """Scores of a classification head for a text, or for a pair of texts."""
+
+    text: str
+    pair: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """One vector for a text. `pooling` None: as the model's own configuration says, else mean."""
+
+    text: str
+    pooling: Literal["mean", "cls", "max", "last"] | None = None
+    normalize: bool = True
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Similarity:
+    """Cosine similarity of a text with each candidate. Candidates recur among items: the engine keeps their vectors."""
+
+    text: str
+    candidates: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to generate. None: the model's own GenerationConfig decides. `temperature=0` is greedy."""
+
+    max_new_tokens: int | None = None
+    min_new_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    num_beams: int | None = None
+    length_penalty: float | None = None
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Text from a model. Exactly one of `prompt` (continued as it stands), `messages` (through the chat template)
+    and `source` (an encoder's input) is given. All texts are data: special tokens in them are plain text."""
+
+    prompt: str | None = None
+    messages: tuple[Message, ...] | None = None
+    source: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int | None = None
+    n: int = 1
+    stop: tuple[str, ...] = ()
+    source_language: str | None = None
+    """The model's own code (`Codec.language` gives it), e.g. `kor_Latn`; None: the model has no such codes."""
+    target_language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Log-probability of each continuation after one prompt (or chat messages), computed on a causal model."""
+
+    continuations: tuple[str, ...]
+    prompt: str | None = None
+    messages: tuple[Message, ...] | None = None
+
+
+Request = Classify | Embed | Similarity | Generate | Score
+
+# ----- outcomes ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Classified(Counted):
+    logits: tuple[float, ...]
+    labels: tuple[str, ...]
+    multi_label: bool = False
+    """The model's own problem type: sigmoid instead of softmax when the caller names neither."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded(Counted):
+    vector: bytes
+    """float32, little-endian, as long as the model is wide (or `dimensions`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared(Counted):
+    similarities: tuple[float, ...]
+    """Cosine with each candidate, in their order, -1 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    text: str
+    finish_reason: Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated(Counted):
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored(Counted):
+    logprobs: tuple[float, ...]
+    """Sum over the continuation's tokens, in the order of `continuations`."""
+    tokens: tuple[int, ...]
+    """Tokens of each continuation, to compare continuations of different length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Counted):
+    """This request alone failed; the item gets the code."""
+
+    code: ItemErrorCode
+    message: str
+
+
+Outcome = Classified | Embedded | Compared | Generated | Scored | Failed
+
+# ----- the text side of a model --------------------------------------------------------------------------
+
+Kind = Literal["encoder", "causal", "seq2seq", "any"]
+
+
+class Codec(Protocol):
+    """A model's text side: tokenizer, limits, templates; no weights. Safe to use from several threads."""
+
+    kind: Kind
+    heads: frozenset[type]
+    """The kinds of request this model answers."""
+    has_chat_template: bool
+    prompts: Mapping[str, str]
+    """Prompt templates by task, from the registry or the model's configuration (T5's prefixes); `{text}` is replaced."""
+    in_force: Mapping[str, Any]
+    """The model's own defaults (generation config), as they are recorded with the job."""
+
+    def room(self, request: Request) -> int:
+        """Tokens of further text that fit beside `request` (asked with its document left empty)."""
+        ...
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Character range [start, end) of each token of `text`, in order."""
+        ...
+
+    def language(self, code: str) -> str | None:
+        """The model's own code for a language given as ISO 639 (`ko`), a locale or its own code; None: not supported."""
+        ...
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The model's own language codes; empty when it has none (one fixed pair, or prompted)."""
+        ...
+
+
+# ----- the task ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """A further round for this item: these requests are run, then `postprocess` is asked again with their outcomes.
+
+    `state` comes back to the task unchanged in the next round's `Asked`.
+    """
+
+    requests: list[Request]
+    state: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked for an item: its requests, with what the task wants to remember about them."""
+
+    requests: list[Request]
+    weights: tuple[int, ...] = ()
+    """Tokens of each window, for weighted means. Empty: one window."""
+    truncated_tokens: int = 0
+    state: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task(Generic[I, P, O]):
+    """An NLP task: text in, text out, pure Python. A value, not a subclass."""
+
+    name: str
+    aliases: tuple[str, ...]
+    summary: str
+    main_field: str
+    """The item field a bare string stands for."""
+    input: type[I]
+    params: type[P]
+    output: type[O]
+    preprocess: Callable[[I, P, Codec], Asked]
+    """What to ask of the model for one item. Raises ItemError."""
+    shorten: Callable[[I, P, Codec], Asked] | None
+    """Asked instead when the codec refused `preprocess`'s requests as too long and `long_text` is not `error`."""
+    postprocess: Callable[[I, Asked, Sequence[Outcome], P], O | More]
+    """The item's output from its outcomes, one per request and in their order; none of them is Failed.
+    Raises ItemError."""
+    kinds: frozenset[Kind]
+    """Model kinds that can serve it at all."""
+    check: Callable[[P, Kind], None] = lambda params, kind: None
+    """Refuses params that do not fit the model's kind, at submit. Raises InvalidParams."""
