@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from jobs.errors import ItemErrorCode
 
-I = TypeVar("I", bound=BaseModel)
-P = TypeVar("P", bound=BaseModel)
-O = TypeVar("O", bound=BaseModel)
+In = TypeVar("In", bound=BaseModel)
+Par = TypeVar("Par", bound=BaseModel)
+Out = TypeVar("Out", bound=BaseModel)
 
 # ----- requests: one kind per model head ------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class Codec(Protocol):
     """The kinds of request this model answers."""
     has_chat_template: bool
     prompts: Mapping[str, str]
-    """Prompt templates by task, from the registry or the model's configuration (T5's prefixes); `{text}` is replaced."""
+    """Prompt templates by task, from the registry or the model's configuration; `{text}` is replaced."""
     in_force: Mapping[str, Any]
     """The model's own defaults (generation config), as they are recorded with the job."""
 
@@ -174,7 +174,7 @@ class Codec(Protocol):
         ...
 
     def language(self, code: str) -> str | None:
-        """The model's own code for a language given as ISO 639 (`ko`), a locale or its own code; None: not supported."""
+        """The model's own code for a language given as ISO 639 (`ko`), a locale or its own; None: not supported."""
         ...
 
     @property
@@ -209,7 +209,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Task(Generic[I, P, O]):
+class Task(Generic[In, Par, Out]):
     """An NLP task: text in, text out, pure Python. A value, not a subclass."""
 
     name: str
@@ -217,17 +217,17 @@ class Task(Generic[I, P, O]):
     summary: str
     main_field: str
     """The item field a bare string stands for."""
-    input: type[I]
-    params: type[P]
-    output: type[O]
-    preprocess: Callable[[I, P, Codec], Asked]
+    input: type[In]
+    params: type[Par]
+    output: type[Out]
+    preprocess: Callable[[In, Par, Codec], Asked]
     """What to ask of the model for one item. Raises ItemError."""
-    shorten: Callable[[I, P, Codec], Asked] | None
+    shorten: Callable[[In, Par, Codec], Asked] | None
     """Asked instead when the codec refused `preprocess`'s requests as too long and `long_text` is not `error`."""
-    postprocess: Callable[[I, Asked, Sequence[Outcome], P], O | More]
+    postprocess: Callable[[In, Asked, Sequence[Outcome], Par], Out | More]
     """The item's output from its outcomes, one per request and in their order; none of them is Failed.
     Raises ItemError."""
     kinds: frozenset[Kind]
     """Model kinds that can serve it at all."""
-    check: Callable[[P, Kind], None] = lambda params, kind: None
+    check: Callable[[Par, Kind], None] = lambda params, kind: None
     """Refuses params that do not fit the model's kind, at submit. Raises InvalidParams."""
