@@ -1,0 +1,97 @@
+"""Fixtures shared by every test: private servers for the session, a fresh database and settings for each test."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.settings import Settings
+from jobs.store import Store
+from tests.servers import Postgres, Valkey
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of this process's own."""
+    with Postgres() as server:
+        yield server.start()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: Postgres) -> str:
+    """The name of a database with every migration applied, to be copied."""
+    url = postgres.create_database()
+    store = Store.open(url)
+    store.upgrade()
+    store.close()
+    return url.rsplit("/", 1)[1]
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres, postgres_template: str) -> Iterator[str]:
+    """The URL of a fresh, migrated database."""
+    url = postgres.create_database(postgres_template)
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with every migration applied, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "textmill.db"
+    Store.open(f"sqlite:///{path}").close()
+    return path
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """The URL of a fresh, migrated SQLite file."""
+    path = tmp_path / "textmill.db"
+    shutil.copy(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a fresh, migrated database: the test runs once on each kind."""
+    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+    return url
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """A store on a fresh database: the test runs once on each kind."""
+    opened = Store.open(store_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    """A Valkey server of this process's own; tests that stop or fill it start one themselves."""
+    with Valkey() as server:
+        yield server.start()
+
+
+@pytest.fixture
+def valkey_url(valkey: Valkey) -> str:
+    """The URL of an empty Valkey."""
+    import redis
+
+    with redis.Redis.from_url(valkey.url, socket_timeout=5) as client:
+        client.flushall()
+    return valkey.url
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> MakeSettings:
+    """Makes settings with a home of the test's own; keyword arguments override."""
+
+    def make(**overrides: Any) -> Settings:
+        return Settings(**{"home": tmp_path / "home", **overrides})
+
+    return make
