@@ -19,6 +19,7 @@ TextmillError
 ├── QueueUnavailable            Redis did not answer; jobs are not affected
 ├── HomeBusy                    another `textmill up` owns this home
 ├── BrokerFailed                the embedded broker could not be started or adopted
+├── WorkerFailed                the embedded worker dies whenever it is started
 ├── ModelFailed                 a model does not load or cannot run here; fails its jobs
 └── DeviceLost                  the device or its process is beyond repair; the process must end
 """
@@ -124,6 +125,14 @@ class HomeBusy(TextmillError):
 
 class BrokerFailed(TextmillError):
     """Raised when the embedded broker neither starts nor can be adopted."""
+
+
+class FetchFailed(TextmillError):
+    """Raised when a model's files cannot be fetched. Nothing half-made is left; the same call goes on from there."""
+
+
+class WorkerFailed(TextmillError):
+    """Raised when the embedded worker's process ends before it is ready, again and again. Jobs are kept."""
 
 
 class ModelFailed(TextmillError):
