@@ -64,9 +64,12 @@ class Problem:
     """1-based line of the file, or 1-based position of the item."""
     code: str
     message: str
+    file: str | None = None
+    """The file `line` is counted in; None: items from a program."""
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.code}: {self.message}"
+        where = f"{self.file}:{self.line}" if self.file else f"line {self.line}"
+        return f"{where}: {self.code}: {self.message}"
 
 
 class InvalidItems(InvalidInput):

@@ -1,0 +1,88 @@
+"""Where items come from and results go: sources and sinks, one file per format.
+
+A format is a file in this folder with a FORMAT, or an entry point `textmill.corpus` of another distribution.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.metadata import entry_points
+from os import PathLike
+from pathlib import Path
+
+from jobs.corpus.base import Fields, Format, Line, Place, Source, Writer
+from jobs.corpus.memory import ItemSource
+from jobs.corpus.sink import Sink
+from jobs.corpus.source import SNIFFED, STDIN, FileSource, file_place, stdin_place
+from jobs.errors import InvalidInput
+
+__all__ = ["Fields", "Format", "ItemSource", "Line", "Place", "Sink", "Source", "Writer"]
+__all__ += ["formats", "open_sink", "open_source"]
+
+MAX_LINE_BYTES = 16 * 2**20
+"""As the setting `max_line_bytes`, for callers without settings."""
+
+
+@cache
+def formats() -> dict[str, Format]:
+    """Every known format by its name."""
+    modules = (importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__))
+    own = [module.FORMAT for module in modules if hasattr(module, "FORMAT")]
+    others = [entry.load() for entry in entry_points(group="textmill.corpus")]
+    return {form.name: form for form in [*own, *others]}
+
+
+def open_source(
+    paths: str | PathLike[str] | Sequence[str | PathLike[str]],
+    *,
+    text_field: str | None = None,
+    id_field: str | None = None,
+    main_field: str = "text",
+    max_line_bytes: int = MAX_LINE_BYTES,
+) -> Source:
+    """The items of files, folders and `-` (standard input), in the order given; nothing is read yet.
+
+    Raises InvalidInput for a path that does not exist or is in no known format.
+    """
+    given = [paths] if isinstance(paths, str | PathLike) else list(paths)
+    if not given:
+        raise InvalidInput("no input is named")
+    fields = Fields(main=main_field, text=text_field, id=id_field)
+    return FileSource([_input(str(path)) for path in given], fields, max_line_bytes)
+
+
+def open_sink(target: str | PathLike[str], *, columns: Sequence[str] = ()) -> Sink:
+    """Where results go: a file in the format of its suffix, or `-` for standard output as JSON Lines.
+
+    `columns`: the task's output fields, for formats with columns. Raises InvalidInput for an unknown suffix.
+    """
+    if str(target) == STDIN:
+        return Sink(formats()["jsonl"], None, columns)
+    path = Path(target)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return Sink(formats()["jsonl"], path, columns)
+    writable = [form for form in formats().values() if form.write is not None]
+    return Sink(_by_suffix(path, writable), path, columns)
+
+
+def _input(name: str) -> tuple[Format, Place]:
+    if name == STDIN:
+        return SNIFFED, stdin_place()
+    path = Path(name)
+    place = file_place(name, path)
+    if path.is_dir():
+        return next(form for form in formats().values() if form.folders), place
+    if not path.exists():
+        raise InvalidInput(f"{name}: no such file or folder")
+    if not path.is_file():
+        return SNIFFED, place
+    return _by_suffix(path, formats().values()), place
+
+
+def _by_suffix(path: Path, among: Iterable[Format]) -> Format:
+    known = {suffix: form for form in among for suffix in form.suffixes}
+    if path.suffix.lower() not in known:
+        shown = path.suffix or "a name without a suffix"
+        raise InvalidInput(f"{path}: unknown format {shown}; known: {', '.join(sorted(known))}")
+    return known[path.suffix.lower()]

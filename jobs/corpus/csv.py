@@ -1,0 +1,166 @@
+"""CSV with a header row: a column is a field; results flattened to columns."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+import orjson
+
+from jobs.corpus.base import Fields, Format, Line, Place
+from jobs.corpus.jsonl import rename
+from jobs.corpus.lines import not_utf8, read_lines
+from jobs.errors import InvalidInput, Problem
+from jobs.schemas import Result
+
+LEADING = ("custom_id", "status")
+TRAILING = ("error_code", "error")
+
+
+def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Line]:
+    """An item a record. A cell is text; blank records are left out."""
+    csv.field_size_limit(max(csv.field_size_limit(), max_bytes))
+    with place.open() as stream:
+        feed = _Feed(stream, place.name, max_bytes)
+        columns = _header(feed, place.name, fields)
+        for cells in feed.records():
+            problem = feed.problem
+            if problem is not None:
+                yield problem.line, problem
+            elif cells:
+                yield feed.start, _item(feed.start, columns, cells, fields)
+
+
+class CsvWriter:
+    """Columns custom_id, status, the output's fields, error_code, error. What is not plain is JSON in its cell.
+
+    When the fields are not known, the first ok result names them; until then at most `HELD` results are held back,
+    after which the whole output goes into one column as JSON.
+    """
+
+    HELD = 10_000
+    WHOLE = ("output",)
+
+    def __init__(self, stream: BinaryIO, columns: Sequence[str] = ()) -> None:
+        self._lines = csv.writer(_Encoder(stream), lineterminator="\n")
+        self._columns: Sequence[str] = ()
+        self._held: list[Result] = []
+        if columns:
+            self._begin(columns)
+
+    def write(self, result: Result) -> None:
+        if not self._columns and result.output is None and len(self._held) < self.HELD:
+            self._held.append(result)
+            return
+        if not self._columns:
+            self._begin(tuple(result.output or self.WHOLE))
+        self._row(result)
+
+    def finish(self) -> None:
+        """Write the header and what was held back, when no result was ok."""
+        if not self._columns:
+            self._begin(self.WHOLE)
+
+    def _begin(self, columns: Sequence[str]) -> None:
+        self._columns = columns
+        self._lines.writerow([*LEADING, *columns, *TRAILING])
+        for result in self._held:
+            self._row(result)
+        self._held.clear()
+
+    def _row(self, result: Result) -> None:
+        output = result.output or {}
+        cells = [output or None] if self._columns == self.WHOLE else [output.get(column) for column in self._columns]
+        error = (result.error.code.value, result.error.message) if result.error else ("", "")
+        self._lines.writerow([result.custom_id, result.status, *map(_cell, cells), *error])
+
+
+FORMAT = Format("csv", (".csv",), read, CsvWriter)
+
+
+class _Feed:
+    """Feeds the csv module line by line and remembers where a record began and what was wrong in it."""
+
+    def __init__(self, stream: BinaryIO, name: str, max_bytes: int) -> None:
+        self.start = 0
+        """The line on which the present record began."""
+        self.problem: Problem | None = None
+        self._name, self._max_bytes = name, max_bytes
+        self._size = 0
+        self._ended = False
+        self._rows = csv.reader(self._texts(stream), strict=True)
+
+    def records(self) -> Iterator[list[str]]:
+        """The cells of each record; look at `problem` before using them. Raises InvalidInput."""
+        while True:
+            self.start, self.problem, self._size = 0, None, 0
+            try:
+                yield next(self._rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if self._ended:
+                    raise InvalidInput(f"{self._name}:{self.start}: a quote opened here is never closed") from error
+                self.problem = Problem(self.start, "malformed_csv", str(error))
+                yield []
+
+    def _texts(self, stream: BinaryIO) -> Iterator[str]:
+        for number, line in read_lines(stream, self._name, self._max_bytes):
+            self.start = self.start or number
+            if isinstance(line, Problem):
+                raise InvalidInput(f"{self._name}:{number}: {line.message}")
+            self._size += len(line)
+            if self._size > self._max_bytes:
+                raise InvalidInput(
+                    f"{self._name}:{self.start}: the record that begins here is longer than {self._max_bytes:,} bytes; "
+                    "is a quote not closed?"
+                )
+            yield self._decoded(number, line) + "\n"
+        self._ended = True
+
+    def _decoded(self, number: int, line: bytes) -> str:
+        try:
+            return line.decode()
+        except UnicodeDecodeError as error:
+            self.problem = self.problem or not_utf8(number, error)
+            return line.decode(errors="replace")
+
+
+def _header(feed: _Feed, name: str, fields: Fields) -> list[str]:
+    """The column names. Raises InvalidInput when they do not name every field that is asked for."""
+    columns = next((cells for cells in feed.records() if cells or feed.problem), None)
+    if columns is None:
+        raise InvalidInput(f"{name}: the file is empty; a CSV begins with a row of column names")
+    if feed.problem is not None:
+        raise InvalidInput(f"{name}:{feed.problem.line}: {feed.problem.message}")
+    doubled = sorted({column for column in columns if columns.count(column) > 1})
+    if doubled:
+        raise InvalidInput(f"{name}: column {doubled[0]!r} is there twice")
+    for wanted in (fields.text or fields.main, fields.id):
+        if wanted is not None and wanted not in columns:
+            raise InvalidInput(f"{name}: no column {wanted!r}; its columns are: {', '.join(columns)}")
+    return columns
+
+
+def _item(number: int, columns: list[str], cells: list[str], fields: Fields) -> bytes | Problem:
+    if len(cells) != len(columns):
+        return Problem(number, "malformed_csv", f"{len(cells)} cells where the header names {len(columns)} columns")
+    item: dict[str, Any] = dict(zip(columns, cells, strict=True))
+    rename(item, fields)
+    return orjson.dumps(item)
+
+
+def _cell(value: Any) -> Any:
+    """Text and numbers as they are, the rest as JSON."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return orjson.dumps(value).decode()
+
+
+class _Encoder:
+    """The text side of a binary stream, for csv.writer."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(text.encode())
