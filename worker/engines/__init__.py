@@ -1,0 +1,38 @@
+"""Finds an engine by its name: a file or folder here, or an entry point `textmill.engines` of another distribution."""
+
+import importlib
+import pkgutil
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
+
+from jobs.errors import ModelFailed
+from worker.engines.base import Engine
+
+GROUP = "textmill.engines"
+NOT_ENGINES = frozenset({"base", "batch"})
+
+
+def engine(name: str) -> Engine:
+    """A new engine of that name. Raises ModelFailed when there is none, or when its libraries are not installed."""
+    plugins = _plugins()
+    known = sorted({*_shipped(), *plugins})
+    if name not in known:
+        raise ModelFailed(f"unknown engine {name!r}; known engines: {', '.join(known)}")
+    try:
+        factory = plugins[name].load() if name in plugins else _module(name).ENGINE
+    except ImportError as error:
+        raise ModelFailed(f"engine {name!r} cannot be loaded here: {error}; install textmill[worker]") from error
+    return cast(Engine, factory())
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def _shipped() -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(__path__)} - NOT_ENGINES
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    """Entry points by name; a shipped engine cannot be replaced by accident."""
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in _shipped()}
