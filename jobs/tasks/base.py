@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -151,6 +151,7 @@ Outcome = Classified | Embedded | Compared | Generated | Scored | Failed
 # ----- the text side of a model --------------------------------------------------------------------------
 
 Kind = Literal["encoder", "causal", "seq2seq", "any"]
+Head = Literal["classify", "embed", "generate"]
 
 
 class Codec(Protocol):
@@ -166,7 +167,9 @@ class Codec(Protocol):
     """The model's own defaults (generation config), as they are recorded with the job."""
 
     def room(self, request: Request) -> int:
-        """Tokens of further text that fit beside `request` (asked with its document left empty)."""
+        """Tokens of further text that fit beside `request` (asked with its document left empty).
+
+        With its document in place: what is still free. Below zero (never above) when the request is too long."""
         ...
 
     def spans(self, text: str) -> list[tuple[int, int]]:
@@ -186,6 +189,18 @@ class Codec(Protocol):
 # ----- the task ------------------------------------------------------------------------------------------
 
 
+class Check(Protocol):
+    """Refuses params that do not fit the model, at submit. Raises InvalidParams."""
+
+    def __call__(self, params: Any, kind: Kind, head: Head | None = None) -> None:
+        """`head` None: not known; only what the kind alone forbids is refused."""
+        ...
+
+
+def anything_goes(params: Any, kind: Kind, head: Head | None = None) -> None:
+    """The check of a task whose params fit every model it runs on."""
+
+
 @dataclass(frozen=True, slots=True)
 class More:
     """A further round for this item: these requests are run, then `postprocess` is asked again with their outcomes.
@@ -197,13 +212,15 @@ class More:
     state: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What was asked for an item: its requests, with what the task wants to remember about them."""
+class Asked(NamedTuple):
+    """What was asked for an item: its requests, with what the task wants to remember about them.
+
+    A named tuple, because there is one for each item: a frozen dataclass takes twice as long to make.
+    """
 
     requests: list[Request]
     weights: tuple[int, ...] = ()
-    """Tokens of each window, for weighted means. Empty: one window."""
+    """Tokens of each window of a text that was split, for weighted means. Empty: one window."""
     truncated_tokens: int = 0
     state: Any = None
 
@@ -214,6 +231,7 @@ class Task(Generic[In, Par, Out]):
 
     name: str
     aliases: tuple[str, ...]
+    """Other names. `{param}` in one stands for a value of that parameter: `translation_{source}_to_{target}`."""
     summary: str
     main_field: str
     """The item field a bare string stands for."""
@@ -229,5 +247,4 @@ class Task(Generic[In, Par, Out]):
     Raises ItemError."""
     kinds: frozenset[Kind]
     """Model kinds that can serve it at all."""
-    check: Callable[[Par, Kind], None] = lambda params, kind: None
-    """Refuses params that do not fit the model's kind, at submit. Raises InvalidParams."""
+    check: Check = anything_goes

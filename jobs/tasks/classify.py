@@ -1,0 +1,197 @@
+"""classify: which of a model's (or the caller's) labels fits a text."""
+
+from collections.abc import Sequence
+from functools import partial
+from math import isfinite
+from typing import Annotated, Self
+
+from pydantic import Field, SkipValidation, StringConstraints, field_validator, model_validator
+from typing_extensions import TypedDict
+
+from jobs.errors import InvalidParams, ItemError, ItemErrorCode
+from jobs.schemas import Item
+from jobs.tasks import scores, windows
+from jobs.tasks.base import (
+    Asked,
+    Classified,
+    Classify,
+    Codec,
+    Compared,
+    Head,
+    Kind,
+    Outcome,
+    Score,
+    Scored,
+    Similarity,
+    Task,
+)
+from jobs.tasks.params import Output, Params, Real, Whole
+from jobs.tasks.prompts import phrase
+from jobs.tasks.texts import check_text
+
+SIMILARITY_SCALE = 20.0
+"""Cosines are multiplied by this before the softmax: what sentence-transformers trains with (temperature 0.05)."""
+INSTRUCTION = "Which one of these labels fits the text best: {labels}? Answer with the label only.\n\nText: {text}"
+COMPLETION = "Text: {text}\n\nWhich one of these labels fits the text best: {labels}?\nLabel:"
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00]*\S[^\x00]*$")]
+
+
+class ClassifyItem(Item):
+    text: str
+    text_pair: str | None = None
+
+
+class ClassifyParams(Params):
+    top_k: Whole | None = Field(default=None, ge=1)
+    """None: every label."""
+    function_to_apply: scores.Function | None = None
+    """None: as the model was trained; softmax for `labels`."""
+    threshold: Real | None = None
+    """Labels with a lower score are left out; the list may be empty."""
+    labels: tuple[Label, ...] | None = Field(default=None, min_length=2, max_length=1000)
+
+    @field_validator("labels")
+    @classmethod
+    def _once_each(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if labels and len(set(labels)) < len(labels):
+            twice = next(label for label in labels if labels.count(label) > 1)
+            raise ValueError(f"label {twice!r} is given twice")
+        return labels
+
+    @model_validator(mode="after")
+    def _compared(self) -> Self:
+        if self.labels and self.function_to_apply == "sigmoid":
+            raise ValueError("function_to_apply 'sigmoid' needs a classification head; with labels: softmax, none")
+        return self
+
+
+class LabelScore(TypedDict):
+    """A dict, not a model: an item has several, and each model would cost as much as all the rest of its scoring."""
+
+    label: str
+    score: float
+
+
+class ClassifyOutput(Output):
+    labels: SkipValidation[list[LabelScore]]
+    """Not validated: they are made here, and a second look at each would double the cost of the output. Best first; equal scores in the order of the model's (or the caller's) labels."""
+
+
+def _preprocess(item: ClassifyItem, params: ClassifyParams, codec: Codec) -> Asked:
+    text, pair = check_text(item.text), item.text_pair
+    if pair is not None:
+        check_text(pair, "text_pair")
+    if params.labels is None and Classify in codec.heads:
+        return Asked([Classify(text, pair)])
+    return Asked([_by_labels(item, params, codec)(text)])
+
+
+def _shorten(item: ClassifyItem, params: ClassifyParams, codec: Codec) -> Asked:
+    text, pair, dropped = item.text, item.text_pair, 0
+    if params.labels is None and Classify in codec.heads:
+        if pair is not None:
+            text, pair, dropped = _fit_pair(text, pair, codec)
+        ask: windows.Ask = partial(Classify, pair=pair)
+    else:
+        ask = _by_labels(item, params, codec)
+    if params.long_text == "truncate":
+        cut = windows.truncate(text, ask, codec)
+        return Asked([ask(cut.text)], truncated_tokens=cut.dropped + dropped)
+    pieces = windows.split(text, ask, codec)
+    return Asked([ask(p.text) for p in pieces], tuple(p.tokens for p in pieces), truncated_tokens=dropped)
+
+
+def _postprocess(
+    item: ClassifyItem, asked: Asked, outcomes: Sequence[Outcome], params: ClassifyParams
+) -> ClassifyOutput:
+    if len(outcomes) == 1:
+        labels, found = _scores(outcomes[0], params)
+    else:
+        rows = [_scores(outcome, params) for outcome in outcomes]
+        labels, found = rows[0][0], scores.weighted_mean([row for _, row in rows], asked.weights)
+    if not isfinite(sum(found)):
+        raise ItemError(ItemErrorCode.MODEL_ERROR, "the model gave scores that are no numbers (NaN or infinite)")
+    order = sorted(range(len(found)), key=found.__getitem__, reverse=True)
+    ranked: list[LabelScore] = [{"label": labels[at], "score": found[at]} for at in order]
+    if params.threshold is not None:
+        ranked = [each for each in ranked if each["score"] >= params.threshold]
+    if params.top_k is not None:
+        del ranked[params.top_k :]
+    return ClassifyOutput(labels=ranked)
+
+
+def _check(params: ClassifyParams, kind: Kind, head: Head | None = None) -> None:
+    if params.labels and head == "classify":
+        raise InvalidParams("parameter 'labels': the model has labels of its own; leave it out")
+    if not params.labels and (kind == "causal" or head == "embed"):
+        raise InvalidParams("parameter 'labels' is needed: the model has no classification head with labels of its own")
+
+
+def _by_labels(item: ClassifyItem, params: ClassifyParams, codec: Codec) -> windows.Ask:
+    """How a text is asked about the caller's labels: scored by a causal model, or compared by a sentence encoder."""
+    if item.text_pair is not None:
+        raise ItemError(ItemErrorCode.INVALID_ITEM, "'text_pair' needs a model with a classification head")
+    labels = params.labels
+    if labels is None:
+        raise ItemError(ItemErrorCode.INVALID_ITEM, "the model has no labels of its own: parameter 'labels' is needed")
+    if Score in codec.heads:
+        return _scoring(labels, codec)
+    if Similarity in codec.heads:
+        return lambda text: Similarity(text, labels)
+    raise ItemError(ItemErrorCode.INVALID_ITEM, "the model has labels of its own: parameter 'labels' does not apply")
+
+
+def _scoring(labels: tuple[str, ...], codec: Codec) -> windows.Ask:
+    default = INSTRUCTION if codec.has_chat_template else COMPLETION
+    override = None if "classify" in codec.prompts else default
+    put = phrase(codec, "classify", default=default, override=override, values={"labels": ", ".join(labels)})
+
+    def ask(text: str) -> Score:
+        said = put(text)
+        prompt, messages = said.get("prompt"), said.get("messages")
+        glue = " " if prompt is not None and not prompt[-1].isspace() else ""
+        return Score(tuple(glue + label for label in labels), prompt=prompt, messages=messages)
+
+    return ask
+
+
+def _fit_pair(text: str, pair: str, codec: Codec) -> tuple[str, str, int]:
+    """The pair as it goes beside every window: at most half of the room, what is more is dropped."""
+    half = codec.room(Classify("", "")) // 2
+    if len(codec.spans(pair)) <= half:
+        return text, pair, 0
+    limit = max(half, 2 * half - len(codec.spans(text)))
+    cut = windows.truncate(pair, partial(Classify, ""), codec, limit=limit)
+    return text, cut.text, cut.dropped
+
+
+def _scores(outcome: Outcome, params: ClassifyParams) -> tuple[Sequence[str], list[float]]:
+    function = params.function_to_apply
+    if isinstance(outcome, Classified):
+        sigmoid = outcome.multi_label or len(outcome.logits) == 1
+        return outcome.labels, scores.apply(function or ("sigmoid" if sigmoid else "softmax"), outcome.logits)
+    assert params.labels is not None
+    if isinstance(outcome, Scored):
+        raw = [logprob / max(count, 1) for logprob, count in zip(outcome.logprobs, outcome.tokens, strict=True)]
+        return params.labels, scores.apply(function or "softmax", raw)
+    assert isinstance(outcome, Compared)
+    if function == "none":
+        return params.labels, list(outcome.similarities)
+    return params.labels, scores.apply("softmax", [SIMILARITY_SCALE * cosine for cosine in outcome.similarities])
+
+
+TASK = Task(
+    name="classify",
+    aliases=("text-classification", "sentiment", "sentiment-analysis"),
+    summary="which of a model's labels (or of yours) fits a text",
+    main_field="text",
+    input=ClassifyItem,
+    params=ClassifyParams,
+    output=ClassifyOutput,
+    preprocess=_preprocess,
+    shorten=_shorten,
+    postprocess=_postprocess,
+    kinds=frozenset({"encoder", "causal", "any"}),
+    check=_check,
+)

@@ -1,0 +1,101 @@
+"""embed: one vector for a text."""
+
+import math
+from array import array
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainSerializer
+
+from jobs.errors import ItemError, ItemErrorCode
+from jobs.schemas import Item
+from jobs.tasks import scores, windows
+from jobs.tasks.base import Asked, Codec, Embed, Embedded, Outcome, Task
+from jobs.tasks.params import Output, Params, Whole
+from jobs.tasks.texts import check_text, need
+
+
+def floats(vector: bytes) -> list[float]:
+    """The numbers of a vector as it is stored: float32, little-endian."""
+    return array("f", vector).tolist()
+
+
+class EmbedItem(Item):
+    text: str
+
+
+class EmbedParams(Params):
+    pooling: Literal["mean", "cls", "max", "last"] | None = None
+    """None: as the model's own configuration says, else mean."""
+    normalize: bool = True
+    """Length 1, so that a dot product is the cosine."""
+    dimensions: Whole | None = Field(default=None, ge=1, le=65_536)
+    """Only the first so many numbers, for models trained to be cut (Matryoshka). None: all."""
+
+
+class EmbedOutput(Output):
+    embedding: Annotated[bytes, PlainSerializer(floats, return_type=list[float])]
+    """float32, little-endian; a list of numbers in JSON."""
+
+    @property
+    def vector(self) -> bytes:
+        """What is stored instead of JSON."""
+        return self.embedding
+
+
+def _preprocess(item: EmbedItem, params: EmbedParams, codec: Codec) -> Asked:
+    need(codec, Embed, "embed")
+    return Asked([Embed(check_text(item.text), params.pooling, params.normalize, params.dimensions)])
+
+
+def _shorten(item: EmbedItem, params: EmbedParams, codec: Codec) -> Asked:
+    # Windows are asked raw: the weighted mean of mean-pooled windows is then the mean over all their tokens.
+    single = params.long_text == "truncate"
+    normalize = params.normalize and single
+    ask = partial(Embed, pooling=params.pooling, normalize=normalize, dimensions=params.dimensions)
+    if single:
+        cut = windows.truncate(item.text, ask, codec)
+        return Asked([ask(cut.text)], truncated_tokens=cut.dropped)
+    pieces = windows.split(item.text, ask, codec)
+    return Asked([ask(piece.text) for piece in pieces], tuple(piece.tokens for piece in pieces))
+
+
+def _postprocess(item: EmbedItem, asked: Asked, outcomes: Sequence[Outcome], params: EmbedParams) -> EmbedOutput:
+    vectors = [outcome.vector for outcome in outcomes if isinstance(outcome, Embedded)]
+    if asked.weights:
+        mean = scores.weighted_mean([floats(vector) for vector in vectors], asked.weights)
+        return EmbedOutput(embedding=_packed(_unit(mean) if params.normalize else mean))
+    if not math.isfinite(math.fsum(map(abs, array("f", vectors[0])))):
+        raise _not_finite()
+    return EmbedOutput(embedding=vectors[0])
+
+
+def _unit(vector: list[float]) -> list[float]:
+    length = math.hypot(*vector)
+    return [value / length for value in vector] if length > 0 else vector
+
+
+def _packed(vector: list[float]) -> bytes:
+    if not all(map(math.isfinite, vector)):
+        raise _not_finite()
+    return array("f", vector).tobytes()
+
+
+def _not_finite() -> ItemError:
+    return ItemError(ItemErrorCode.MODEL_ERROR, "the model gave a vector with NaN or infinite numbers")
+
+
+TASK = Task(
+    name="embed",
+    aliases=("feature-extraction", "embeddings"),
+    summary="one vector for a text",
+    main_field="text",
+    input=EmbedItem,
+    params=EmbedParams,
+    output=EmbedOutput,
+    preprocess=_preprocess,
+    shorten=_shorten,
+    postprocess=_postprocess,
+    kinds=frozenset({"encoder", "any"}),
+)

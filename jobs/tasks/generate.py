@@ -1,0 +1,172 @@
+"""generate: text that continues a prompt, or answers a conversation."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+from jobs.errors import ItemError, ItemErrorCode
+from jobs.schemas import Item
+from jobs.tasks import windows
+from jobs.tasks.base import Asked, Codec, Generate, Generated, Message, Outcome, Task
+from jobs.tasks.params import GenerationParams, Output, Whole
+from jobs.tasks.prompts import fill
+from jobs.tasks.texts import check_text, need
+
+
+class ChatMessage(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class GenerateItem(Item):
+    prompt: str | None = None
+    """Continued as it stands."""
+    messages: tuple[ChatMessage, ...] | None = Field(default=None, min_length=1, max_length=10_000)
+    """Put through the model's chat template."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("either 'prompt' or 'messages' is needed, and not both")
+        return self
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class GenerateParams(GenerationParams):
+    other_names: ClassVar[Mapping[str, str]] = {**GenerationParams.other_names, "num_return_sequences": "n"}
+
+    long_text: Literal["truncate", "error"] = "error"
+    """`truncate` keeps a prompt's end, an encoder's start, and cuts the end of the longest user message."""
+    n: Whole = Field(default=1, ge=1, le=128)
+    """Samples for each item."""
+    stop: Annotated[
+        tuple[Annotated[str, StringConstraints(min_length=1, max_length=1000)], ...], BeforeValidator(_listed)
+    ] = Field(default=(), max_length=16)
+    """The text ends before the first of these."""
+    response_format: None = None
+    """Structured output is not there yet: only null is accepted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_response_format(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("response_format") is not None:
+            raise ValueError("response_format is not supported yet; leave it out and ask for the format in the prompt")
+        return values
+
+    @model_validator(mode="after")
+    def _beams_suffice(self) -> Self:
+        if self.num_beams is not None and 1 < self.num_beams < self.n:
+            raise ValueError(f"n {self.n} is above num_beams {self.num_beams}: a beam gives one text")
+        return self
+
+
+class Generation(Output):
+    generated_text: str
+    finish_reason: Literal["stop", "length"]
+
+
+class GenerateOutput(Output):
+    generations: tuple[Generation, ...]
+
+
+def _preprocess(item: GenerateItem, params: GenerateParams, codec: Codec) -> Asked:
+    need(codec, Generate, "generate")
+    if item.messages is None:
+        assert item.prompt is not None
+        return Asked([_plain(params, codec)(check_text(item.prompt, "prompt"))])
+    for at, message in enumerate(item.messages):
+        check_text(message.content, f"messages[{at}].content")
+    return Asked([_chat(_messages(item), params, codec)])
+
+
+def _shorten(item: GenerateItem, params: GenerateParams, codec: Codec) -> Asked:
+    if item.messages is None:
+        assert item.prompt is not None
+        ask: Callable[[str], Generate] = _plain(params, codec)
+        # What a causal model continues is the prompt's end; an encoder's document begins at its start.
+        cut = windows.truncate(item.prompt, ask, codec, keep_end=codec.kind != "seq2seq")
+    else:
+        longest, ask = _around_longest(_messages(item), params, codec)
+        cut = windows.truncate(longest, ask, codec)
+    return Asked([ask(cut.text)], truncated_tokens=cut.dropped)
+
+
+def _postprocess(
+    item: GenerateItem, asked: Asked, outcomes: Sequence[Outcome], params: GenerateParams
+) -> GenerateOutput:
+    (outcome,) = outcomes
+    if not isinstance(outcome, Generated) or not outcome.samples:
+        raise ItemError(ItemErrorCode.MODEL_ERROR, "the model gave no text")
+    return GenerateOutput(
+        generations=tuple(
+            Generation(generated_text=sample.text, finish_reason=sample.finish_reason) for sample in outcome.samples
+        )
+    )
+
+
+def _plain(params: GenerateParams, codec: Codec) -> Callable[[str], Generate]:
+    """How a prompt is put to this model: as it stands, or in the registry's own template."""
+    template = codec.prompts.get("generate", "{text}")
+    base = _base(params)
+    if codec.kind == "seq2seq":
+        return lambda text: replace(base, source=fill(template, {"text": text}))
+    return lambda text: replace(base, prompt=fill(template, {"text": text}))
+
+
+def _chat(messages: tuple[Message, ...], params: GenerateParams, codec: Codec) -> Generate:
+    """The conversation through the chat template, or what a model without one takes in its place."""
+    if codec.has_chat_template:
+        return replace(_base(params), messages=messages)
+    declared = "generate" in codec.prompts and not any(message.role == "assistant" for message in messages)
+    if not declared:
+        raise ItemError(
+            ItemErrorCode.INVALID_ITEM,
+            "the model has no chat template: give 'prompt' in place of 'messages', or declare a prompt in the "
+            "registry (prompts.generate), which serves conversations without assistant messages",
+        )
+    return _plain(params, codec)("\n\n".join(message.content for message in messages))
+
+
+def _around_longest(
+    messages: tuple[Message, ...], params: GenerateParams, codec: Codec
+) -> tuple[str, Callable[[str], Generate]]:
+    """The longest user message, and the conversation as a function of what is left of it. Raises ItemError."""
+    users = [at for at, message in enumerate(messages) if message.role == "user"]
+    if not users:
+        raise ItemError(ItemErrorCode.TOO_LONG, "the conversation is too long and has no user message to cut")
+    at = max(users, key=lambda index: len(messages[index].content))
+
+    def ask(text: str) -> Generate:
+        return _chat((*messages[:at], Message("user", text), *messages[at + 1 :]), params, codec)
+
+    return messages[at].content, ask
+
+
+def _messages(item: GenerateItem) -> tuple[Message, ...]:
+    return tuple(Message(message.role, message.content) for message in item.messages or ())
+
+
+def _base(params: GenerateParams) -> Generate:
+    return Generate(sampling=params.sampling, seed=params.seed, n=params.n, stop=params.stop)
+
+
+TASK = Task(
+    name="generate",
+    aliases=("text-generation", "text2text-generation", "chat"),
+    summary="text that continues a prompt or answers a conversation",
+    main_field="prompt",
+    input=GenerateItem,
+    params=GenerateParams,
+    output=GenerateOutput,
+    preprocess=_preprocess,
+    shorten=_shorten,
+    postprocess=_postprocess,
+    kinds=frozenset({"causal", "seq2seq", "any"}),
+)

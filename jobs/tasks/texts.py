@@ -1,0 +1,41 @@
+"""What every task refuses: in a text before a model sees it, and in what the model gives back."""
+
+from jobs.errors import ItemError, ItemErrorCode
+from jobs.tasks.base import Codec, Generated, Outcome, Request
+
+
+def check_text(text: str, field: str = "text") -> str:
+    """The text itself. Raises ItemError when it is blank, or holds what no database or tokenizer can keep."""
+    if not text or text.isspace():
+        raise ItemError(ItemErrorCode.EMPTY_TEXT, f"'{field}' is blank")
+    if "\0" in text:
+        raise ItemError(ItemErrorCode.INVALID_TEXT, f"'{field}' holds a NUL character at {text.index(chr(0))}")
+    if not text.isascii():
+        _check_surrogates(text, field)
+    return text
+
+
+def need(codec: Codec, request: type[Request], task: str) -> None:
+    """Raises ItemError when the model does not answer this kind of request."""
+    if request not in codec.heads:
+        known = ", ".join(sorted(head.__name__ for head in codec.heads)) or "none"
+        raise ItemError(
+            ItemErrorCode.INVALID_ITEM,
+            f"{task} asks the model for {request.__name__}, which it does not answer; it answers: {known}",
+        )
+
+
+def first_text(outcome: Outcome) -> str:
+    """The text of a generation's first sample, without white space around it. Raises ItemError when there is none."""
+    if not isinstance(outcome, Generated) or not outcome.samples:
+        raise ItemError(ItemErrorCode.MODEL_ERROR, "the model gave no text")
+    return outcome.samples[0].text.strip()
+
+
+def _check_surrogates(text: str, field: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ItemError(
+            ItemErrorCode.INVALID_TEXT, f"'{field}' holds a lone surrogate at {error.start}, which is no character"
+        ) from None

@@ -1,0 +1,180 @@
+"""Cuts a text into windows that fit a model, on its own token borders."""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jobs.errors import ItemError, ItemErrorCode
+from jobs.tasks.base import Codec, Request
+
+Ask = Callable[[str], Request]
+"""The request for one piece of a text; asked with "" it tells how much room the rest of it takes."""
+
+OVERLAP = 8
+"""One token in so many is repeated in the next window, so that what a border cuts is seen whole once."""
+MAX_OVERLAP = 32
+
+_ABBREVIATED = """
+al approx art bzw ca cf dr e.g ed eds eq fig figs i.e inc jr ltd messrs mr mrs ms mt nos nr op pp prof rev sec sr st u.s
+vol vs z.b
+"""
+ABBREVIATIONS = frozenset(_ABBREVIATED.split())
+"""Words, in lower case, whose full stop does not end a sentence."""
+_END = re.compile(r"""[.!?…]+["'”’»)\]]*(?=\s)|[。！？｡][」』”’）]*|[।؟۔]|\n""")
+
+
+class Window(NamedTuple):
+    """A piece of a text, cut on token borders."""
+
+    text: str
+    tokens: int
+    gap: str = ""
+    """The white space between this piece and the next; empty too for overlapping windows."""
+
+
+class Cut(NamedTuple):
+    """A text made shorter: what is left, and how many tokens are gone."""
+
+    text: str
+    tokens: int
+    dropped: int
+
+
+def split(text: str, ask: Ask, codec: Codec) -> list[Window]:
+    """Overlapping windows that cover the text, as large as fit beside the rest of the request. Raises ItemError."""
+    document = _Document(text, ask, codec)
+    overlap = min(document.room // OVERLAP, MAX_OVERLAP)
+    windows: list[Window] = []
+    lo, end = 0, len(document.spans)
+    while lo < end:
+        hi, window = document.forward(lo, min(lo + document.room, end))
+        windows.append(window)
+        lo = hi if hi == end else document.after(max(hi - overlap, lo + 1), hi)
+    return windows
+
+
+def parts(text: str, ask: Ask, codec: Codec, *, limit: int | None = None) -> list[Window]:
+    """Pieces that cover the text once, of whole sentences where they fit (at most `limit` tokens). Raises ItemError."""
+    document = _Document(text, ask, codec, limit)
+    borders = document.sentences()
+    found: list[tuple[int, int, int]] = []
+    lo, end = 0, len(document.spans)
+    while lo < end:
+        hi, window = document.forward(lo, min(lo + document.room, end), borders)
+        left = document.start(lo)
+        stop = left + len(window.text.rstrip())
+        if stop > left:
+            found.append((stop - len(window.text.strip()), stop, window.tokens))
+        lo = hi
+    begins = [begin for begin, _, _ in found[1:]]
+    return [
+        Window(text[begin:stop], tokens, text[stop:following])
+        for (begin, stop, tokens), following in zip(found, [*begins, found[-1][1] if found else 0], strict=True)
+    ]
+
+
+def truncate(text: str, ask: Ask, codec: Codec, *, keep_end: bool = False, limit: int | None = None) -> Cut:
+    """As much of the text's start (or end) as fits beside the rest of the request. Raises ItemError."""
+    document = _Document(text, ask, codec, limit)
+    total = len(document.spans)
+    window = document.backward(total) if keep_end else document.forward(0, min(document.room, total))[1]
+    return Cut(window.text, window.tokens, max(total - window.tokens, 0))
+
+
+class _Document:
+    """A text with the characters of each of its tokens, and the room a window of it has."""
+
+    def __init__(self, text: str, ask: Ask, codec: Codec, limit: int | None = None) -> None:
+        self.text, self._ask, self._codec = text, ask, codec
+        self.spans = codec.spans(text)
+        room = codec.room(ask(""))
+        self.room = room if limit is None else min(room, max(limit, 1))
+        if self.room < 1:
+            raise ItemError(
+                ItemErrorCode.TOO_LONG,
+                f"the request leaves no room for its text: {-room + 1} tokens too many without it",
+            )
+
+    def start(self, token: int) -> int:
+        return self.spans[token][0]
+
+    def after(self, token: int, at_most: int) -> int:
+        """The first border from `token` on: where no token before reaches into what follows."""
+        while token < at_most and self.spans[token][0] < self.spans[token - 1][1]:
+            token += 1
+        return token
+
+    def forward(self, lo: int, hi: int, preferred: list[int] | None = None) -> tuple[int, Window]:
+        """The longest window from token `lo`, at most to `hi`, that still fits when it is tokenized by itself."""
+        while hi > lo:
+            hi = self._border(lo, hi, preferred)
+            window, over = self._window(lo, hi)
+            if over <= 0:
+                return hi, window
+            hi -= over
+        raise self._no_piece()
+
+    def backward(self, hi: int) -> Window:
+        """The longest window that ends at token `hi` and still fits when it is tokenized by itself."""
+        lo = self.after(max(hi - self.room, 1), hi) if hi > self.room else 0
+        while lo < hi:
+            window, over = self._window(lo, hi)
+            if over <= 0:
+                return window
+            lo = self.after(lo + over, hi)
+        raise self._no_piece()
+
+    def sentences(self) -> list[int]:
+        """The tokens at which a sentence begins, and the end."""
+        starts = [start for start, _ in self.spans]
+        ends = (match.end() for match in _END.finditer(self.text) if _ends_sentence(self.text, match))
+        return sorted({bisect_left(starts, end) for end in ends} | {len(starts)})
+
+    def _window(self, lo: int, hi: int) -> tuple[Window, int]:
+        """The window, and by how many tokens it is too long: cut out, a text may tokenize into more of them."""
+        piece = self.text[self.spans[lo][0] : self.spans[hi - 1][1]]
+        tokens = len(self._codec.spans(piece))
+        return Window(piece, tokens), max(tokens - self.room, -self._codec.room(self._ask(piece)))
+
+    def _border(self, lo: int, hi: int, preferred: list[int] | None) -> int:
+        """The best place to cut at or before `hi`: a preferred one, else before a word, else between characters."""
+        if hi == len(self.spans):
+            return hi
+        if preferred is not None:
+            at = bisect_right(preferred, hi) - 1
+            if at >= 0 and preferred[at] > lo:
+                return preferred[at]
+            return self._before_word(lo, hi)
+        return self._between(lo, hi)
+
+    def _before_word(self, lo: int, hi: int) -> int:
+        for token in range(hi, lo, -1):
+            start = self.spans[token][0]
+            if self.text[start].isspace() or self.text[start - 1].isspace():
+                return token
+        return self._between(lo, hi)
+
+    def _between(self, lo: int, hi: int) -> int:
+        """The last border where no token before it reaches into what follows: one character can be several tokens."""
+        for token in range(hi, lo, -1):
+            if self.spans[token][0] >= self.spans[token - 1][1]:
+                return token
+        return hi
+
+    def _no_piece(self) -> ItemError:
+        return ItemError(
+            ItemErrorCode.TOO_LONG, f"not one character of the text fits: there is room for {self.room} token(s)"
+        )
+
+
+def _ends_sentence(text: str, match: re.Match[str]) -> bool:
+    """False for `Dr.`, `e.g.`, the initial in `J. Smith`, and a stop before a word in lower case."""
+    mark, rest = match.group(), text[match.end() : match.end() + 2].lstrip()
+    if mark[0] != ".":
+        return True
+    if rest[:1].islower():
+        return False
+    words = text[max(match.start() - 12, 0) : match.start()].split()
+    word = words[-1].lstrip("(\"'“‘[") if words else ""
+    return word.lower() not in ABBREVIATIONS and not (len(word) == 1 and word.isupper())
