@@ -1,0 +1,214 @@
+"""Items on their way in: lines -> checked -> blocks and chunks -> the store; streaming, and safe to begin again."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from jobs.blocks import build_block, parse_block
+from jobs.checking import AnyTask, Checked, Checker
+from jobs.corpus import Line, Source
+from jobs.duplicates import Clash, CustomIds
+from jobs.errors import InvalidInput, InvalidItems, InvalidState, Problem
+from jobs.refusals import Refusals, shortened
+from jobs.schemas import JobSpec
+from jobs.settings import Settings
+from jobs.store.values import NewBlock
+
+__all__ = ["Intake", "Loaded", "OnInvalid", "load", "parse_block"]
+
+BLOCK_ITEMS = 1000
+BLOCK_BYTES = 2**20
+"""A block is closed at this many lines or bytes; every resumed load must cut alike."""
+APPEND_BLOCKS = 32
+APPEND_BYTES = 4 * 2**20
+"""Blocks of one transaction: enough to make its cost small, little enough to hold."""
+
+OnInvalid = Literal["reject", "skip"]
+
+
+class Appendable(Protocol):
+    """What the intake asks of `store.jobs`."""
+
+    def loaded(self, job_id: str) -> list[tuple[int, int, bytes]]: ...
+
+    def append(self, job_id: str, blocks: Sequence[NewBlock]) -> object: ...
+
+
+class Stored(Protocol):
+    @property
+    def jobs(self) -> Appendable: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of an input."""
+
+    n_items: int
+    problems: tuple[Problem, ...] = ()
+    """The first 1,000 lines that were skipped."""
+    skipped: int = 0
+    report: str | None = None
+    """A file that lists all skipped lines."""
+
+
+class Run(NamedTuple):
+    """Consecutive items that become one block."""
+
+    seq_lo: int
+    items: Checked
+
+
+class Intake:
+    """Reads one input once. `begin` may be called before the job exists; `load` then stores the items."""
+
+    def __init__(
+        self, task: AnyTask, spec: JobSpec, source: Source, *, settings: Settings, on_invalid: OnInvalid = "reject"
+    ) -> None:
+        self._source, self._reject = source, on_invalid == "reject"
+        self._checker = Checker(task, spec, settings.max_text_chars)
+        self._ids = CustomIds()
+        self._refusals = Refusals(settings.home / "reports")
+        self._runs = self._read()
+        self._ahead: Run | None = None
+
+    def begin(self) -> None:
+        """Read the first items, so that a wrong input costs no job. Raises InvalidInput, InvalidItems."""
+        self._ahead = next(self._runs, None)
+        if self._refusals.total and self._reject:
+            self._refuse()
+        if self._ahead is None:
+            raise InvalidInput(self._nothing())
+
+    def load(self, store: Stored, job_id: str) -> Loaded:
+        """Store the items in the job; blocks that are there already are left alone.
+
+        Raises InvalidItems when lines are refused, and InvalidState when the job holds other items.
+        """
+        if self._ahead is None:
+            self.begin()
+        there = {seq_lo: digest for seq_lo, _, digest in store.jobs.loaded(job_id)}
+        count = 0
+        batch: list[NewBlock] = []
+        for run in self._all_runs():
+            count = run.seq_lo + len(run.items.lines)
+            block = _block(run)
+            if _is_there(block, there):
+                continue
+            batch.append(block)
+            if len(batch) >= APPEND_BLOCKS or sum(len(each.data) for each in batch) >= APPEND_BYTES:
+                store.jobs.append(job_id, batch)
+                batch = []
+        if batch:
+            store.jobs.append(job_id, batch)
+        if max(there, default=-1) >= count:
+            raise InvalidState(f"{job_id} was begun with more items than this input has ({count:,})")
+        self._refusals.close()
+        report = str(self._refusals.report) if self._refusals.report else None
+        return Loaded(count, tuple(self._refusals.first), self._refusals.total, report)
+
+    def close(self) -> None:
+        """Free what it holds; it is not used afterwards."""
+        self._refusals.close()
+        self._ids.close()
+
+    def _all_runs(self) -> Iterator[Run]:
+        """The run read ahead, then the others. Ends in InvalidItems at the first refused line, once all are listed."""
+        if self._ahead is not None:
+            yield self._ahead
+        for run in self._runs:
+            if self._refusals.total and self._reject:
+                break
+            yield run
+        if self._refusals.total and self._reject:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """Read on to the end only to list what else is wrong."""
+        for _ in self._runs:
+            pass
+        raise self._refusals.error()
+
+    def _read(self) -> Iterator[Run]:
+        seq = 0
+        for batch in _batches(self._source):
+            items = self._accepted(seq, batch)
+            if items.lines:
+                yield Run(seq, items)
+            seq += len(items.lines)
+
+    def _accepted(self, seq: int, batch: list[Line]) -> Checked:
+        items, problems = self._checker.check(batch)
+        clashes = self._ids.take(seq, items.ids, items.numbers)
+        if clashes:
+            problems += [self._doubled(items, clash) for clash in clashes]
+            items = items.without({clash.at for clash in clashes})
+        for problem in sorted(problems, key=lambda each: each.line):
+            file, line = self._source.locate(problem.line)
+            self._refusals.add(Problem(line, problem.code, shortened(problem.message), file))
+        return items
+
+    def _doubled(self, items: Checked, clash: Clash) -> Problem:
+        """Raises InvalidInput for an item that brings no id: leaving it out would give its name to the next."""
+        number = items.numbers[clash.at]
+        if items.ids[clash.at] is None:
+            raise InvalidInput(
+                f"{self._where(number)}: the item has no custom_id and is called {clash.name!r} by its position, "
+                f"as {self._where(clash.line)} is; give every item a custom_id, or none"
+            )
+        by = f"at {self._where(clash.line)}" if clash.line else f"of item {clash.name}, which has none of its own"
+        return Problem(number, "duplicate_id", f"custom_id {clash.name!r} is already the id {by}")
+
+    def _where(self, number: int) -> str:
+        file, line = self._source.locate(number)
+        return f"{file}:{line}" if file else f"line {line}"
+
+    def _nothing(self) -> str:
+        if not self._refusals.total:
+            return "the input is empty: it has no items"
+        error: InvalidItems = self._refusals.error()
+        return f"the input has no items that could be run: {error}"
+
+
+def load(
+    store: Stored,
+    job_id: str,
+    task: AnyTask,
+    spec: JobSpec,
+    source: Source,
+    *,
+    settings: Settings,
+    on_invalid: OnInvalid = "reject",
+) -> Loaded:
+    """Store a source's items in a job that is loading; see `Intake`."""
+    intake = Intake(task, spec, source, settings=settings, on_invalid=on_invalid)
+    try:
+        return intake.load(store, job_id)
+    finally:
+        intake.close()
+
+
+def _batches(source: Source) -> Iterator[list[Line]]:
+    """Lines in batches of a block's size; one batch, one block."""
+    batch: list[Line] = []
+    size = 0
+    for number, line in source:
+        batch.append((number, line))
+        if isinstance(line, bytes):
+            size += len(line)
+        if size >= BLOCK_BYTES or len(batch) == BLOCK_ITEMS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _block(run: Run) -> NewBlock:
+    return build_block(run.seq_lo, run.items.lines, run.items.allowances)
+
+
+def _is_there(block: NewBlock, there: dict[int, bytes]) -> bool:
+    """Raises InvalidState when the job holds something else in this place."""
+    digest = there.get(block.seq_lo)
+    if digest is not None and digest != block.sha256:
+        raise InvalidState(f"the job was begun with other items: from item {block.seq_lo:,} on they differ")
+    return digest is not None
