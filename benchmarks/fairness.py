@@ -1,4 +1,4 @@
-"""Who gets the worker when several jobs want it: equal ones, a weight of 3, and a flood of small jobs beside a big one."""
+"""Who gets the worker when several want it: equal jobs, a weight of 3, a flood of small jobs beside a big one."""
 
 import argparse
 import statistics
