@@ -75,7 +75,9 @@ class LabelScore(TypedDict):
 
 class ClassifyOutput(Output):
     labels: SkipValidation[list[LabelScore]]
-    """Not validated: they are made here, and a second look at each would double the cost of the output. Best first; equal scores in the order of the model's (or the caller's) labels."""
+    """Best first; equal scores in the order of the model's (or the caller's) labels.
+
+    Not validated: they are made here, and a second look at each would double the cost of the output."""
 
 
 def _preprocess(item: ClassifyItem, params: ClassifyParams, codec: Codec) -> Asked:

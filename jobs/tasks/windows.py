@@ -30,7 +30,7 @@ class Window(NamedTuple):
     text: str
     tokens: int
     gap: str = ""
-    """The white space between this piece and the next; empty too for overlapping windows."""
+    """The white space between this part and the next."""
 
 
 class Cut(NamedTuple):
@@ -49,7 +49,8 @@ def split(text: str, ask: Ask, codec: Codec) -> list[Window]:
     lo, end = 0, len(document.spans)
     while lo < end:
         hi, window = document.forward(lo, min(lo + document.room, end))
-        windows.append(window)
+        if window.text.strip():
+            windows.append(window)
         lo = hi if hi == end else document.after(max(hi - overlap, lo + 1), hi)
     return windows
 
@@ -58,20 +59,19 @@ def parts(text: str, ask: Ask, codec: Codec, *, limit: int | None = None) -> lis
     """Pieces that cover the text once, of whole sentences where they fit (at most `limit` tokens). Raises ItemError."""
     document = _Document(text, ask, codec, limit)
     borders = document.sentences()
-    found: list[tuple[int, int, int]] = []
-    lo, end = 0, len(document.spans)
+    found: list[Window] = []
+    lo, end, right = 0, len(document.spans), 0
     while lo < end:
         hi, window = document.forward(lo, min(lo + document.room, end), borders)
-        left = document.start(lo)
-        stop = left + len(window.text.rstrip())
-        if stop > left:
-            found.append((stop - len(window.text.strip()), stop, window.tokens))
+        body = window.text.strip()
+        if body:
+            left = document.start(lo) + window.text.index(body)
+            if found:
+                found[-1] = found[-1]._replace(gap=text[right:left])
+            found.append(Window(body, window.tokens))
+            right = left + len(body)
         lo = hi
-    begins = [begin for begin, _, _ in found[1:]]
-    return [
-        Window(text[begin:stop], tokens, text[stop:following])
-        for (begin, stop, tokens), following in zip(found, [*begins, found[-1][1] if found else 0], strict=True)
-    ]
+    return found
 
 
 def truncate(text: str, ask: Ask, codec: Codec, *, keep_end: bool = False, limit: int | None = None) -> Cut:
@@ -91,19 +91,14 @@ class _Document:
         room = codec.room(ask(""))
         self.room = room if limit is None else min(room, max(limit, 1))
         if self.room < 1:
-            raise ItemError(
-                ItemErrorCode.TOO_LONG,
-                f"the request leaves no room for its text: {-room + 1} tokens too many without it",
-            )
+            raise ItemError(ItemErrorCode.TOO_LONG, "what stands beside the text leaves no room for any of it")
 
     def start(self, token: int) -> int:
         return self.spans[token][0]
 
     def after(self, token: int, at_most: int) -> int:
-        """The first border from `token` on: where no token before reaches into what follows."""
-        while token < at_most and self.spans[token][0] < self.spans[token - 1][1]:
-            token += 1
-        return token
+        """The first border between characters from `token` on."""
+        return next((at for at in range(token, at_most) if self._parts_characters(at)), at_most)
 
     def forward(self, lo: int, hi: int, preferred: list[int] | None = None) -> tuple[int, Window]:
         """The longest window from token `lo`, at most to `hi`, that still fits when it is tokenized by itself."""
@@ -150,17 +145,17 @@ class _Document:
 
     def _before_word(self, lo: int, hi: int) -> int:
         for token in range(hi, lo, -1):
-            start = self.spans[token][0]
-            if self.text[start].isspace() or self.text[start - 1].isspace():
+            start = self.start(token)
+            if self._parts_characters(token) and any(map(str.isspace, self.text[start - 1 : start + 1])):
                 return token
         return self._between(lo, hi)
 
     def _between(self, lo: int, hi: int) -> int:
-        """The last border where no token before it reaches into what follows: one character can be several tokens."""
-        for token in range(hi, lo, -1):
-            if self.spans[token][0] >= self.spans[token - 1][1]:
-                return token
-        return hi
+        return next((token for token in range(hi, lo, -1) if self._parts_characters(token)), hi)
+
+    def _parts_characters(self, token: int) -> bool:
+        """Whether no token before this one reaches into what follows: one character can be several tokens."""
+        return self.start(token) >= self.spans[token - 1][1]
 
     def _no_piece(self) -> ItemError:
         return ItemError(
