@@ -1,0 +1,36 @@
+"""The `textmill` command: its way in, and how errors leave it."""
+
+import os
+import sys
+
+ERROR = 1
+"""Exit code of everything that went wrong, but for a wrong command line (2)."""
+ITEMS_FAILED = 3
+"""The job is complete, and some of its items have an error instead of an output."""
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run one command line; ends the process with its exit code. Nothing heavy is loaded before a command needs it."""
+    from jobs.cli.app import build
+    from jobs.errors import TextmillError
+
+    try:
+        build()(prog_name="textmill")
+    except TextmillError as error:
+        _end(str(error))
+    except BrokenPipeError:
+        forget_stdout()
+        sys.exit(0)
+    except OSError as error:
+        _end(str(error))
+
+
+def _end(message: str) -> None:
+    print(f"textmill: {message}", file=sys.stderr)
+    sys.exit(ERROR)
+
+
+def forget_stdout() -> None:
+    """Whoever read our output has left (`| head`); the interpreter's last flush must not complain about it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

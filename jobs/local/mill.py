@@ -1,7 +1,5 @@
 """The supervisor: broker, worker and upkeep of one home, as children of `textmill run` or `textmill up`."""
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -70,6 +68,11 @@ class Mill:
     def broker_url(self) -> str:
         """Where hints go: the configured Redis, else the embedded broker."""
         return self._settings.redis_url or broker.find(self._settings.home) or ""
+
+    @property
+    def worker_pid(self) -> int | None:
+        """The worker's process id, if one runs."""
+        return self._worker.pid if self._worker is not None else None
 
     def owner(self) -> Owner | None:
         """The other process that has the machine, if one has it."""
@@ -178,8 +181,3 @@ class Mill:
         now = broker.start(self._settings.home).url
         if now != before:
             self._say("the embedded broker had died; it runs again")
-
-
-def holder() -> str:
-    """This process's name among those that may lead."""
-    return f"{socket.gethostname()}:{os.getpid()}"

@@ -1,0 +1,192 @@
+"""One local run, step by step: submit or find again, see it through, write, sum up."""
+
+import hashlib
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from jobs.cli import ERROR, INTERRUPTED, ITEMS_FAILED, output, progress
+from jobs.cli.choice import choose
+from jobs.cli.inputs import Noticed, open_inputs
+from jobs.cli.summary import interrupted, summary
+from jobs.client import Client
+from jobs.local.embedded import attend, mill
+from jobs.local.mill import Mill
+from jobs.schemas import Job
+from jobs.settings import Settings, load_settings
+from jobs.states import Control, JobState
+from jobs.store import Store
+from jobs.tasks import resolve, validate_params
+
+if TYPE_CHECKING:
+    from jobs.client import JobHandle
+    from jobs.corpus import Sink, Source
+
+TRY_AGAIN = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
+"""A job that ended so is left as it is; the same command begins a new one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What was typed."""
+
+    task: str
+    inputs: tuple[str, ...]
+    output: str = "-"
+    model: str | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    text_field: str | None = None
+    id_field: str | None = None
+    keep: tuple[str, ...] = ()
+    on_invalid: Literal["reject", "skip"] = "reject"
+    priority: int = 0
+    as_json: bool = False
+
+
+class LocalRun:
+    """Does what a wish says; `go` is called once."""
+
+    def __init__(self, wish: Wish) -> None:
+        self._wish = wish
+        self._task, self._params = resolve(wish.task, wish.params)
+        self._reporter = progress.reporter(sys.stderr, as_json=wish.as_json)
+        self._job: Job | None = None
+        self._elsewhere: str | None = None
+
+    def go(self) -> int:
+        """The exit code. Ctrl-C, SIGTERM and a closed terminal end it politely; nothing is lost."""
+        validate_params(self._task, self._params)
+        settings = load_settings()
+        sink = output.open_sink(self._wish.output, self._task)
+        try:
+            with _signals(), _session(settings) as (client, store):
+                return self._see_through(client, store, settings, sink)
+        except KeyboardInterrupt:
+            self._reporter.close()
+            self._reporter.note(interrupted(self._job, self._elsewhere))
+            return INTERRUPTED
+        finally:
+            self._reporter.close()
+
+    def _see_through(self, client: Client, store: Store, settings: Settings, sink: "Sink") -> int:
+        handle = self._submit(client, store, settings)
+        machine = mill(settings, store, role="run", say=self._reporter.note)
+        try:
+            job = self._follow(handle, machine)
+            return self._finish(job, handle, sink)
+        except KeyboardInterrupt:
+            self._say_goodbye(machine, settings)
+            raise
+        finally:
+            machine.stop()
+
+    def _submit(self, client: Client, store: Store, settings: Settings) -> "JobHandle":
+        """The job of this very command: the one it left behind, or a new one."""
+        wish = self._wish
+        fields = {"main_field": self._task.main_field, "text_field": wish.text_field, "id_field": wish.id_field}
+        with open_inputs(wish.inputs, settings, **fields) as source:
+            model = choose(store, client.registry, self._task, wish.model)
+            key = self._key(model, source.fingerprint())
+            for attempt in itertools.count(1):
+                handle = self._submit_one(client, model, source, key if attempt == 1 else f"{key}-{attempt}")
+                self._job = handle.refresh()
+                if self._job.state not in TRY_AGAIN:
+                    break
+        self._greet(client, self._job)
+        return handle
+
+    def _submit_one(self, client: Client, model: str, source: "Source", key: str) -> "JobHandle":
+        return client.submit(
+            self._task.name,
+            Noticed(source, self._reporter.note),
+            model=model,
+            params=self._params,
+            priority=self._wish.priority,
+            keep=self._wish.keep,
+            idempotency_key=key,
+            on_invalid=self._wish.on_invalid,
+        )
+
+    def _key(self, model: str, fingerprint: str | None) -> str:
+        """What makes it the same command: task, model, params, the input's content, the output's name."""
+        wish = self._wish
+        name = wish.output if wish.output == "-" else os.path.abspath(wish.output)
+        parts = [self._task.name, model, self._params, fingerprint, name, wish.keep, wish.on_invalid, wish.priority]
+        return "run-" + hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:48]
+
+    def _greet(self, client: Client, job: Job) -> None:
+        """Say how an earlier run of this command left it."""
+        if job.state == JobState.COMPLETED:
+            self._reporter.note(f"{job.id} is done already; its results are written again without running the model")
+        elif progress.done(job):
+            self._reporter.note(
+                f"{job.id} goes on where it was left: {progress.done(job):,} of {job.counts.total:,} items are done"
+            )
+        if job.control == Control.PAUSE and not job.state.final:
+            self._reporter.note(f"{job.id} was paused; it goes on now")
+            client.resume(job.id)
+
+    def _follow(self, handle: "JobHandle", machine: Mill) -> Job:
+        """See the job to its end, whoever's machine works on it."""
+        said: str | None = None
+        for job in attend(machine, handle.refresh, self._reporter.note):
+            self._job = job
+            self._reporter.show(job)
+            owner = machine.owner()
+            self._elsewhere = str(owner) if owner else None
+            if self._elsewhere and self._elsewhere != said and not job.state.final:
+                said = self._elsewhere
+                self._reporter.note(f"{said} works in this home already; the job goes there")
+        self._reporter.close()
+        return job
+
+    def _finish(self, job: Job, handle: "JobHandle", sink: "Sink") -> int:
+        if job.state != JobState.COMPLETED:
+            why = f": {job.error}" if job.error else ""
+            self._reporter.note(f"{job.id} {job.state}{why}\n  results so far: textmill results {job.id}")
+            return ERROR
+        tally = output.write(handle.results(), sink)
+        if not self._wish.as_json:
+            print(summary(job, tally, self._wish.output), file=sys.stderr)
+        return ITEMS_FAILED if tally.errors else 0
+
+    def _say_goodbye(self, machine: Mill, settings: Settings) -> None:
+        self._reporter.close()
+        if machine.running:
+            self._reporter.note(
+                f"stopping; the worker may finish what it holds ({settings.grace_s:g} s at most, Ctrl-C ends it now)"
+            )
+
+
+@contextmanager
+def _session(settings: Settings) -> Iterator[tuple[Client, Store]]:
+    from jobs.cli.session import store
+
+    with store(settings) as opened:
+        opened.check_schema()
+        yield Client(settings, store=opened), opened
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM and a closed terminal count as Ctrl-C; what nohup or a shell's `&` made ignored stays so."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    heard = [
+        sign for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(sign) != signal.SIG_IGN
+    ]
+    before = {sign: signal.signal(sign, interrupt) for sign in heard}
+    try:
+        yield
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)

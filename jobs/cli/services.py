@@ -1,0 +1,47 @@
+"""`textmill worker` and `textmill upkeep`: the parts of a deployment, one process each."""
+
+import os
+import signal
+import sys
+import threading
+from typing import Annotated
+
+import typer
+
+from jobs.cli.params import words
+from jobs.cli.session import store
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("worker")(worker)
+    app.command("upkeep")(upkeep)
+
+
+def worker(
+    queues: Annotated[str | None, typer.Option(help="Serve these queues, with commas between [default].")] = None,
+) -> None:
+    """Run one worker in the foreground: one per GPU. Ends with SIGTERM or Ctrl-C when its work is put away."""
+    from jobs.local.process import environment
+    from jobs.settings import load_settings
+
+    settings = load_settings(**({"queues": words(queues)} if queues else {}))
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", "worker"], environment(settings))
+
+
+def upkeep() -> None:
+    """Run upkeep in the foreground: reaping, hints, finishing. Any number may run; one at a time does the work."""
+    from jobs.local.embedded import holder
+    from jobs.queue import Queue
+    from jobs.settings import load_settings
+    from jobs.upkeep import Upkeep
+
+    settings, stop = load_settings(), threading.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: stop.set())
+    with store(settings) as opened:
+        opened.check_schema()
+        typer.echo(f"upkeep: every {settings.upkeep_s:g} s; Ctrl-C ends it", err=True)
+        queue = Queue(settings)
+        Upkeep(opened, queue, settings, holder()).run(stop)
+        queue.close()

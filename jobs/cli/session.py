@@ -1,0 +1,48 @@
+"""Opens what a command works on (settings, store, client) and closes it again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobs.client import Client
+    from jobs.models import Registry
+    from jobs.settings import Settings
+    from jobs.store import Store
+
+
+@contextmanager
+def store(settings: "Settings | None" = None) -> "Iterator[Store]":
+    """The database of the settings in force."""
+    from jobs.settings import load_settings
+    from jobs.store import Store
+
+    chosen = settings or load_settings()
+    chosen.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    opened = Store.open(chosen.effective_database_url, lease_s=chosen.lease_s)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@contextmanager
+def client(settings: "Settings | None" = None) -> "Iterator[Client]":
+    """A client of the deployment that the settings in force name."""
+    from jobs.client import Client
+    from jobs.settings import load_settings
+
+    chosen = settings or load_settings()
+    with store(chosen) as opened:
+        registry(opened, chosen)
+        yield Client(chosen, store=opened)
+
+
+def registry(opened: "Store", settings: "Settings") -> "Registry":
+    """The model registry, with the file of the `models` setting synced into it."""
+    from jobs.models import Registry
+
+    found = Registry(opened)
+    if settings.models is not None:
+        found.sync(settings.models)
+    return found

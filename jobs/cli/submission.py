@@ -1,0 +1,49 @@
+"""Submits a corpus to a deployment: the registry decides what a model's name means, never the file system."""
+
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from jobs.cli.choice import only_one
+from jobs.cli.inputs import Noticed, open_inputs
+from jobs.settings import load_settings
+from jobs.tasks import resolve
+
+if TYPE_CHECKING:
+    from jobs.client import Client
+    from jobs.schemas import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What was typed after `textmill submit`."""
+
+    task: str
+    inputs: tuple[str, ...]
+    model: str | None
+    params: dict[str, Any]
+    text_field: str | None
+    id_field: str | None
+    on_invalid: Literal["reject", "skip"]
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of `Client.submit`."""
+
+
+def submitted(client: "Client", wish: Submission) -> "Job":
+    """The job, sealed. Raises what is wrong with the wish."""
+    task, params = resolve(wish.task, wish.params)
+    fields = {"main_field": task.main_field, "text_field": wish.text_field, "id_field": wish.id_field}
+    with open_inputs(wish.inputs, load_settings(), **fields) as source:
+        handle = client.submit(
+            task.name,
+            Noticed(source, _say),
+            model=wish.model or only_one(client.registry.list(), task.name),
+            params=params,
+            on_invalid=wish.on_invalid,
+            **wish.options,
+        )
+    return handle.refresh()
+
+
+def _say(text: str) -> None:
+    print(f"textmill: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,38 @@
+"""What `textmill run` says at its end: counts, where the results are, and what to type next."""
+
+from jobs.cli.output import Tally
+from jobs.cli.progress import duration
+from jobs.schemas import Job
+
+
+def summary(job: Job, tally: Tally, output: str) -> str:
+    """The summary of a completed job, several lines."""
+    lines = [_counts(job, tally)]
+    if tally.truncated_items:
+        lines.append(f"cut     {tally.truncated_tokens:,} tokens of {tally.truncated_items:,} long items were not read")
+    lines += [f"results {'standard output' if output == '-' else output}", f"job     {job.id}"]
+    if tally.errors:
+        lines += [
+            f"next    textmill results {job.id} --status error     what went wrong, item by item",
+            f"        textmill retry {job.id}                      the failed items again, as a new job",
+        ]
+    return "\n".join(lines)
+
+
+def interrupted(job: Job | None, elsewhere: str | None) -> str:
+    """What is true after Ctrl-C: nothing is lost, and how to go on."""
+    if job is None:
+        return "interrupted; the same command starts again"
+    kept = f"interrupted; {job.id} and its results so far are kept, the same command goes on"
+    return f"{kept}\n  {elsewhere} works on meanwhile; to end the job: textmill cancel {job.id}" if elsewhere else kept
+
+
+def _counts(job: Job, tally: Tally) -> str:
+    failed = sum(tally.errors.values())
+    text = f"done    {tally.ok + failed:,} items: {tally.ok:,} ok"
+    if failed:
+        codes = ", ".join(f"{code} {count:,}" for code, count in tally.errors.most_common())
+        text += f", {failed:,} failed ({codes})"
+    if job.started_at and job.finished_at:
+        text += f", in {duration((job.finished_at - job.started_at).total_seconds())}"
+    return text

@@ -1,0 +1,93 @@
+"""`textmill up`: everything on this machine, in the foreground, for jobs that other commands submit."""
+
+import signal
+import threading
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.cli.session import registry, store
+from jobs.cli.table import facts
+from jobs.cli.urls import hide
+from jobs.errors import HomeBusy
+
+if TYPE_CHECKING:
+    from jobs.local.mill import Mill
+    from jobs.settings import Settings
+
+CHECK_S = 0.5
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("up")(up)
+
+
+def up(
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the embedded broker [any free one].")
+    ] = None,
+) -> None:
+    """Run broker, database, worker and upkeep on this machine until Ctrl-C. Jobs are kept when it ends."""
+    from jobs.local.embedded import mill
+    from jobs.settings import load_settings
+
+    settings, stop = load_settings(), threading.Event()
+    with store(settings) as opened:
+        opened.check_schema()
+        registry(opened, settings)
+        machine = mill(settings, opened, role="up", say=_say, port=port)
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sign, lambda *_: stop.set())
+        _start(machine, settings)
+        try:
+            typer.echo(_greeting(settings, machine), err=True)
+            _wait(machine, stop)
+        finally:
+            _stop(machine, settings)
+
+
+def _start(machine: "Mill", settings: "Settings") -> None:
+    # Twice: whoever only looks at the lock holds it for an instant.
+    if machine.try_start() or (machine.owner() is None and machine.try_start()):
+        return
+    owner = machine.owner() or "another process"
+    raise HomeBusy(f"{owner} already works in {settings.home}; submit jobs to it, or take another home with --home")
+
+
+def _wait(machine: "Mill", stop: threading.Event) -> None:
+    while not stop.wait(CHECK_S):
+        if machine.failure is not None:
+            raise machine.failure
+
+
+def _stop(machine: "Mill", settings: "Settings") -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _say(f"stopping; the worker may finish what it holds ({settings.grace_s:g} s at most, Ctrl-C ends it now)")
+    machine.stop()
+    _say("stopped; jobs and results are kept, `textmill up` goes on with them")
+
+
+def _greeting(settings: "Settings", machine: "Mill") -> str:
+
+    where = "" if settings.redis_url else " (embedded)"
+    about = facts(
+        [
+            ("  home", settings.home),
+            ("  database", hide(settings.effective_database_url)),
+            ("  broker", hide(machine.broker_url) + where),
+            (
+                "  worker",
+                f"process {machine.worker_pid}, device {settings.device}, queues {', '.join(settings.queues)}",
+            ),
+            ("  logs", settings.home / "logs"),
+        ]
+    )
+    return (
+        f"textmill is up\n{about}\n\nin another terminal:\n"
+        "  textmill submit classify texts.txt --model fake\n"
+        "  textmill list\n\nCtrl-C stops it; jobs are kept."
+    )
+
+
+def _say(text: str) -> None:
+    typer.echo(f"textmill: {text}", err=True)

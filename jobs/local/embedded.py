@@ -1,0 +1,68 @@
+"""Puts a home's mill together, and keeps a job attended until it is final."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+from jobs.errors import StoreUnavailable
+from jobs.local.machine import Role
+from jobs.local.mill import Mill, Say
+from jobs.queue import Queue
+from jobs.schemas import Job
+from jobs.settings import Settings
+from jobs.store import Store
+from jobs.upkeep import Upkeep
+
+POLL_S = (0.05, 0.5)
+"""How often a job is looked at: at first, and later."""
+READY_S = 60.0
+"""A worker that announced itself within this time is up."""
+
+
+def mill(settings: Settings, store: Store, *, role: Role, say: Say, port: int | None = None) -> Mill:
+    """The machine of the settings' home, not started yet."""
+    queue = Queue(settings)
+
+    def ready(pid: int) -> bool:
+        try:
+            return any(row.pid == pid and row.host == socket.gethostname() for row in store.workers.live(READY_S))
+        except StoreUnavailable:
+            return False
+
+    def upkeep() -> Upkeep:
+        return Upkeep(store, queue, settings, holder())
+
+    return Mill(settings, role=role, ready=ready, upkeep=upkeep, say=say, port=port)
+
+
+def attend(machine: Mill, look: Callable[[], Job], say: Say) -> Iterator[Job]:
+    """The job again and again until it is final, with a machine at work on it.
+
+    Starts the machine unless another process of the home runs it, and takes it over when that process leaves.
+    Raises what made the machine give up. A database that does not answer is waited for.
+    """
+    wait_s, complained = POLL_S[0], False
+    while True:
+        try:
+            job = look()
+            complained = False
+        except StoreUnavailable as error:
+            if not complained:
+                say(f"the database does not answer; waiting for it ({error})")
+            complained = True
+            time.sleep(POLL_S[1])
+            continue
+        yield job
+        if job.state.final:
+            return
+        if machine.failure is not None:
+            raise machine.failure
+        machine.try_start()
+        time.sleep(wait_s)
+        wait_s = min(wait_s * 1.5, POLL_S[1])
+
+
+def holder() -> str:
+    """This process's name among those that may lead."""
+    return f"{socket.gethostname()}:{os.getpid()}"
