@@ -1,0 +1,62 @@
+"""Persistence: everything that is true of jobs lies in SQL, and every public method here is one transaction."""
+
+from jobs.store import checks, migrate
+from jobs.store.chunks import Chunks
+from jobs.store.dialect import Database
+from jobs.store.jobs import Jobs
+from jobs.store.leaders import Leaders
+from jobs.store.models import Models
+from jobs.store.results import Results
+from jobs.store.workers import Workers
+
+__all__ = ["Store"]
+
+
+class Store:
+    """A database of jobs, PostgreSQL or SQLite; may be shared by threads, not by forked processes.
+
+    Any method raises StoreUnavailable when the database does not answer, and SchemaOutdated when its tables are not
+    there. All are safe to repeat.
+    """
+
+    def __init__(self, database: Database, *, lease_s: float) -> None:
+        self._db = database
+        self.jobs = Jobs(database)
+        self.chunks = Chunks(database, lease_s=lease_s)
+        self.results = Results(database, self.jobs)
+        self.leaders = Leaders(database)
+        self.workers = Workers(database)
+        self.models = Models(database)
+
+    @classmethod
+    def open(cls, url: str, *, lease_s: float = 60.0) -> "Store":
+        """The store at this URL. A SQLite file is made and upgraded; PostgreSQL waits for `upgrade`."""
+        store = cls(Database(url), lease_s=lease_s)
+        if store.dialect == "sqlite" and store.revision() != migrate.HEAD:
+            store.upgrade()
+        return store
+
+    @property
+    def dialect(self) -> str:
+        """`postgresql` or `sqlite`."""
+        return self._db.dialect
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._db.close()
+
+    def revision(self) -> str | None:
+        """The revision the database is at; None if it is empty."""
+        return migrate.revision(self._db)
+
+    def upgrade(self) -> None:
+        """Bring the database to this code's revision. Safe to repeat and to do at once."""
+        migrate.upgrade(self._db)
+
+    def check_schema(self) -> None:
+        """Raises SchemaOutdated unless the database is at this code's revision."""
+        migrate.check(self._db)
+
+    def check(self) -> list[str]:
+        """What is wrong with the rows, in words; empty when all is well."""
+        return checks.check(self._db)

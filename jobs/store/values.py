@@ -1,5 +1,6 @@
 """The rows that cross the store's border: plain values, no ORM, no SQL."""
 
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from jobs.states import Control
@@ -81,3 +82,29 @@ class Renewal(NamedTuple):
 
     chunk_id: int
     control: Control
+
+
+class Reaped(NamedTuple):
+    """How many expired chunks went which way."""
+
+    pending: int
+    """Back in line with one more crash against them."""
+    split: int
+    poisoned: int
+    unblamed: int
+    """Back in line as they were: nobody was watching when their lease ended."""
+
+
+class WorkerRow(NamedTuple):
+    """A worker as it last reported itself."""
+
+    id: str
+    host: str
+    pid: int
+    boot_id: str
+    device: str
+    models: tuple[str, ...]
+    queues: tuple[str, ...]
+    state: str
+    started_at: datetime
+    heartbeat_at: datetime

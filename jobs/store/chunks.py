@@ -1,0 +1,208 @@
+"""Chunks in a worker's hands: claim, read, renew, save, release; and what upkeep asks of the queues."""
+
+import builtins
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Row, select, text, update
+
+from jobs.states import Control, JobState
+from jobs.store import claims, ids, reaping, saving
+from jobs.store.clock import now
+from jobs.store.dialect import Database
+from jobs.store.encoding import storable
+from jobs.store.tables import blocks, jobs
+from jobs.store.values import Claim, Reaped, Renewal, Save
+
+CROWDED_S = (0.002, 0.01)
+"""Waits before an empty-handed claim looks again when there is work, but every chunk in reach was being claimed."""
+
+_READY = """
+    SELECT count(*) FROM (SELECT 1 FROM chunks AS c
+        WHERE c.state = 'pending' AND c.queue = :queue AND (c.not_before IS NULL OR c.not_before <= {now})
+        LIMIT :most) AS ready
+"""
+_QUEUES = """
+    WITH RECURSIVE found(queue) AS (
+        SELECT (SELECT min(queue) FROM chunks WHERE state = 'pending')
+        UNION ALL
+        SELECT (SELECT min(queue) FROM chunks WHERE state = 'pending' AND queue > found.queue)
+        FROM found WHERE found.queue IS NOT NULL)
+    SELECT queue FROM found WHERE queue IS NOT NULL
+"""
+_RENEW = """
+    UPDATE chunks SET lease_s = :lease_s, lease_until = {later}
+    FROM (SELECT c.id AS chunk_id FROM {held} JOIN chunks AS c ON c.id = held.id AND c.lease_token = held.token
+          WHERE c.state = 'running' AND c.worker_id = :worker_id {skip_c}) AS mine
+    WHERE chunks.id = mine.chunk_id
+    RETURNING chunks.id, (SELECT control FROM jobs WHERE jobs.id = chunks.job_id) AS control
+"""
+_STILL_MINE = """
+    SELECT c.id FROM {held} JOIN chunks AS c ON c.id = held.id AND c.lease_token = held.token WHERE c.state = 'running'
+"""
+_LOCK_JOBS = """
+    SELECT jobs.id FROM jobs WHERE jobs.id IN (
+        SELECT c.job_id FROM {held} JOIN chunks AS c ON c.id = held.id AND c.lease_token = held.token)
+    ORDER BY jobs.id {share}
+"""
+_RELEASE = """
+    UPDATE chunks SET
+        state = CASE WHEN (SELECT control FROM jobs WHERE jobs.id = chunks.job_id) = 'pause' THEN 'held'
+            ELSE 'pending' END,
+        lease_until = NULL, errors = errors + :blame, last_error = coalesce(:error, last_error),
+        not_before = CASE WHEN :lease_s > 0 THEN {later} END
+    FROM (SELECT c.id AS chunk_id FROM {held} JOIN chunks AS c ON c.id = held.id AND c.lease_token = held.token
+          WHERE c.state = 'running' ORDER BY c.id {lock_c}) AS mine
+    WHERE chunks.id = mine.chunk_id
+    RETURNING chunks.id, chunks.errors
+"""
+
+
+class Chunks:
+    """The chunks of all jobs. `lease_s`: how long a claim or renewal holds unless it says otherwise."""
+
+    def __init__(self, database: Database, *, lease_s: float) -> None:
+        self._db, self._lease_s = database, lease_s
+
+    def claim(
+        self,
+        *,
+        worker_id: str,
+        queue: str,
+        cost: int,
+        items: int,
+        loaded: Sequence[str],
+        lease_s: float | None = None,
+    ) -> list[Claim]:
+        """Chunks of one model, now held by the worker, worth about `cost` and `items`: the first in line.
+
+        A suspect comes alone. Nothing when there is no work. A chunk that overshoots is let in, so that none is
+        too large ever to be claimed.
+        """
+        lease = lease_s or self._lease_s
+        for wait in (*CROWDED_S, None):
+            wish = claims.Wish(worker_id, queue, cost, items, loaded, lease, secrets.token_hex(16))
+            taken = self._claim(wish)
+            if taken or wait is None or self._db.dialect == "sqlite" or not self.ready(queue, 1):
+                return taken
+            time.sleep(wait)
+        raise AssertionError("unreachable")
+
+    def blocks(self, block_ids: Sequence[int]) -> dict[int, tuple[str, bytes]]:
+        """The (encoding, data) of these blocks."""
+        wanted = select(blocks.c.id, blocks.c.encoding, blocks.c.data).where(blocks.c.id.in_(list(block_ids)))
+        rows = self._db.read(lambda connection: connection.execute(wanted).all())
+        return {row[0]: (row[1], bytes(row[2])) for row in rows}
+
+    def renew(
+        self, worker_id: str, tokens: Mapping[int, str], lease_s: float | None = None
+    ) -> tuple[list[Renewal], builtins.set[int]]:
+        """The chunks whose lease was extended, and those skipped because someone is just writing them.
+
+        A chunk in neither is lost: cancelled, or reaped and perhaps another's by now.
+        """
+        held = _held(tokens)
+        values = {"held": held, "worker_id": worker_id, "lease_s": lease_s or self._lease_s}
+
+        def work(connection: Connection) -> tuple[list[Renewal], builtins.set[int]]:
+            found = connection.execute(self._db.sql(_RENEW), values)
+            renewed = [Renewal(row.id, Control(row.control)) for row in found]
+            missing = tokens.keys() - {renewal.chunk_id for renewal in renewed}
+            if not missing:
+                return renewed, set()
+            still = set(connection.scalars(self._db.sql(_STILL_MINE), {"held": held}))
+            return renewed, still & missing
+
+        return self._db.relaxed(work) if tokens else ([], set())
+
+    def save(self, saves: Sequence[Save]) -> builtins.set[int]:
+        """The ids of the chunks whose rows are saved; the rows of chunks that are not held any more are dropped.
+
+        All of it is one transaction, done once even when the answer to its commit is lost. Raises InvalidState when
+        `done` is claimed of a chunk with items that have no result.
+        """
+        return saving.save(self._db, saves) if saves else set()
+
+    def release(self, tokens: Mapping[int, str], *, error: str | None = None, delay_s: float = 0.0) -> dict[int, int]:
+        """Give chunks back, to be claimed after `delay_s`; their errors by chunk id, for those that were still held.
+
+        Without `error` there is no blame; with it, each has one error more.
+        """
+        values = {"held": _held(tokens), "blame": int(error is not None), "lease_s": delay_s}
+        values["error"] = None if error is None else storable(error)
+
+        def work(connection: Connection) -> dict[int, int]:
+            connection.execute(self._db.sql(_LOCK_JOBS), values).all()
+            return {row.id: row.errors for row in connection.execute(self._db.sql(_RELEASE), values)}
+
+        return self._db.write(work) if tokens else {}
+
+    def reap(self, *, limit: int = 1000) -> Reaped:
+        """Take chunks from workers whose lease has ended. Safe to repeat, and for several leaders at once."""
+        return self._db.write(lambda connection: reaping.reap(self._db, connection, limit=limit))
+
+    def ready(self, queue: str, limit: int) -> int:
+        """How many chunks of the queue could be claimed now, counted up to `limit`."""
+        values = {"queue": queue, "most": limit}
+        return int(self._db.read(lambda connection: connection.execute(self._db.sql(_READY), values).scalar_one()))
+
+    def queues(self) -> list[str]:
+        """The queues with pending work, by name."""
+        return self._db.read(lambda connection: list(connection.scalars(self._db.sql(_QUEUES))))
+
+    def _claim(self, wish: claims.Wish) -> list[Claim]:
+        tries = count()
+
+        def work(connection: Connection) -> list[Claim]:
+            again = next(tries) > 0
+            rows = (again and claims.taken_before(self._db, connection, wish)) or claims.take(
+                self._db, connection, wish
+            )
+            return _claims(connection, rows, wish.token)
+
+        return self._db.relaxed(work)
+
+
+def _held(tokens: Mapping[int, str]) -> str:
+    return orjson.dumps([{"id": chunk_id, "token": token} for chunk_id, token in tokens.items()]).decode()
+
+
+def _claims(connection: Connection, rows: Sequence[Row[Any]], token: str) -> list[Claim]:
+    if not rows:
+        return []
+    job_ids = {row.job_id: saving.as_uuid(row.job_id) for row in rows}
+    wanted = select(jobs.c.id, jobs.c.task, jobs.c.params, jobs.c.keep, jobs.c.state)
+    found = {row.id: row for row in connection.execute(wanted.where(jobs.c.id.in_(set(job_ids.values()))))}
+    _start(connection, [job_id for job_id, job in found.items() if job.state == JobState.QUEUED])
+    return [_claimed(row, found[job_ids[row.job_id]], token) for row in rows]
+
+
+def _start(connection: Connection, job_ids: Sequence[Any]) -> None:
+    if job_ids:
+        started = update(jobs).where(jobs.c.id.in_(job_ids), text("jobs.state = 'queued'"))
+        connection.execute(started.values(state=JobState.RUNNING, started_at=now()))
+
+
+def _claimed(row: Any, job: Any, token: str) -> Claim:
+    return Claim(
+        chunk_id=row.id,
+        job_id=ids.public(job.id),
+        block_id=row.block_id,
+        block_lo=row.block_lo,
+        seq_lo=row.seq_lo,
+        seq_hi=row.seq_hi,
+        cost=row.cost,
+        tenant=row.tenant,
+        task=job.task,
+        model=row.model,
+        params=job.params,
+        keep=tuple(job.keep),
+        attempt=row.attempt,
+        crashes=row.crashes,
+        errors=row.errors,
+        token=token,
+    )

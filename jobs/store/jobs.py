@@ -1,0 +1,251 @@
+"""The life of a job in the tables: create, append, seal, the owner's wishes, the end."""
+
+import builtins
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Select, func, select, update
+
+from jobs.errors import IdempotencyConflict, InvalidState
+from jobs.schemas import Job, JobSpec
+from jobs.states import FINAL, ChunkState, Control, JobState
+from jobs.store import encoding, ids, progress, rows, turns
+from jobs.store.clock import later, now
+from jobs.store.dialect import Database
+from jobs.store.tables import blocks, jobs
+from jobs.store.values import NewBlock
+
+LINES_AT_ONCE = 16
+"""Blocks read by one query when a job's lines are streamed."""
+
+
+class Jobs:
+    """All jobs. Ids go in and out as text; an id that no job has raises UnknownJob."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def create(self, spec: JobSpec, *, request_hash: bytes, model_revision: str | None = None) -> tuple[Job, bool]:
+        """A job in `loading`, and True; or the one made before with this tenant and idempotency key, and False.
+
+        Raises IdempotencyConflict when the key was used for a request of another hash.
+        """
+        values = rows.columns(spec, request_hash, model_revision)
+
+        def work(connection: Connection) -> tuple[Job, bool]:
+            connection.execute(
+                self._db.insert(jobs)
+                .values(**values, created_at=now())
+                .on_conflict_do_nothing()  # a repeat of ours too
+            )
+            row = rows.find(connection, jobs.c.id == values["id"]) or rows.find(
+                connection, (jobs.c.tenant == spec.tenant) & (jobs.c.idempotency_key == spec.idempotency_key)
+            )
+            if row is None or bytes(row.request_hash) != request_hash:
+                raise IdempotencyConflict(f"idempotency key {spec.idempotency_key!r} was used for another request")
+            return progress.read(connection, [row])[0], row.id == values["id"]
+
+        return self._db.write(work)
+
+    def append(self, job_id: str, new: Sequence[NewBlock]) -> None:
+        """Add blocks to a loading job. Safe to repeat: a block that is there already is left alone.
+
+        Raises InvalidState if another block is in its place, or the job is not loading.
+        """
+        for block in new:
+            rows.check_partition(block)
+
+        def work(connection: Connection) -> None:
+            job = rows.locked(connection, job_id)
+            known = rows.known_blocks(connection, job.id, [block.seq_lo for block in new])
+            missing = {block.seq_lo: block for block in new if block.seq_lo not in known}
+            for block in new:
+                if block.sha256 != known.get(block.seq_lo, missing.get(block.seq_lo, block).sha256):
+                    raise InvalidState(f"job {job_id} has another block at item {block.seq_lo}")
+            if missing:
+                rows.require(job, job.state == JobState.LOADING, "takes no more items")
+                rows.insert_blocks(connection, job, list(missing.values()))
+
+        self._db.write(work)
+
+    def loaded(self, job_id: str) -> builtins.list[tuple[int, int, bytes]]:
+        """The (seq_lo, n_items, sha256) of the blocks that have arrived, in order."""
+        wanted = select(blocks.c.seq_lo, blocks.c.n_items, blocks.c.sha256).where(blocks.c.job_id == ids.parse(job_id))
+        found = self._db.read(lambda connection: connection.execute(wanted.order_by(blocks.c.seq_lo)).all())
+        return [(row[0], row[1], bytes(row[2])) for row in found]
+
+    def seal(self, job_id: str) -> Job:
+        """The job, queued: its items are complete and can be claimed. Safe to repeat.
+
+        Raises InvalidState if blocks are missing in between, or the job ended before.
+        """
+
+        def work(connection: Connection) -> Job:
+            job = rows.locked(connection, job_id)
+            if job.sealed_at is None:
+                rows.require(job, job.state == JobState.LOADING, "cannot be sealed")
+                self._seal(connection, job)
+            return rows.read(connection, job.id)
+
+        return self._db.write(work)
+
+    def get(self, id_or_prefix: str) -> Job:
+        """The job as it stands now. Raises UnknownJob if several have this prefix."""
+
+        def work(connection: Connection) -> Job:
+            return progress.read(connection, [rows.only(id_or_prefix, progress.by_prefix(connection, id_or_prefix))])[0]
+
+        return self._db.read(work)
+
+    def resolve(self, id_or_prefix: str) -> str:
+        """The whole id of the one job with this prefix."""
+        found = self._db.read(lambda connection: progress.by_prefix(connection, id_or_prefix))
+        return ids.public(rows.only(id_or_prefix, found).id)
+
+    def list(
+        self,
+        *,
+        states: Sequence[JobState] | None = None,
+        tenant: str | None = None,
+        task: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[Job]:
+        """Jobs, newest first; `before` is the id of the last job of the page before."""
+        wanted = select(jobs).order_by(jobs.c.id.desc()).limit(limit)
+        if states is not None:
+            wanted = wanted.where(jobs.c.state.in_([str(state) for state in states]))
+        if tenant is not None:
+            wanted = wanted.where(jobs.c.tenant == tenant)
+        if task is not None:
+            wanted = wanted.where(jobs.c.task == task)
+        if before is not None:
+            wanted = wanted.where(jobs.c.id < ids.parse(before))
+        return self._db.read(lambda connection: progress.read(connection, connection.execute(wanted).all()))
+
+    def lines(self, job_id: str) -> Iterator[tuple[int, bytes]]:
+        """Every item's `seq` and JSON line, in order, read as it is consumed."""
+        job, after = ids.parse(job_id), -1
+        while found := self._blocks_after(job, after):
+            for row in found:
+                yield from enumerate(encoding.lines(row.encoding, bytes(row.data)), row.seq_lo)
+            after = found[-1].seq_lo
+
+    def record(self, job_id: str, in_force: dict[str, Any]) -> None:
+        """Keep with the job what it is run with; whoever records first wins."""
+        noted = update(jobs).where(jobs.c.id == ids.parse(job_id), jobs.c.in_force.is_(None)).values(in_force=in_force)
+        self._db.write(lambda connection: connection.execute(noted))
+
+    def forecast(self) -> int:
+        """How many running jobs got their `first_eta_at` now: the first forecast there was, kept to be judged by."""
+        wanted = rows.live_jobs().where(jobs.c.state == JobState.RUNNING, jobs.c.first_eta_at.is_(None))
+
+        def work(connection: Connection) -> int:
+            found = progress.read(connection, connection.execute(wanted).all())
+            known = [job for job in found if job.eta_at is not None]
+            for job in known:
+                row = update(jobs).where(jobs.c.id == ids.parse(job.id), jobs.c.first_eta_at.is_(None))
+                connection.execute(row.values(first_eta_at=job.eta_at))
+            return len(known)
+
+        return self._db.write(work)
+
+    def pause(self, job_id: str) -> Job:
+        """The job with control `pause`: nothing of it is claimed, running chunks are released by their workers."""
+
+        def work(connection: Connection, job: Row[Any]) -> None:
+            connection.execute(update(jobs).where(jobs.c.id == job.id).values(control=Control.PAUSE))
+            rows.move_chunks(connection, job.id, [ChunkState.PENDING], {"state": ChunkState.HELD})
+
+        return self._steer(job_id, "cannot be paused", work)
+
+    def resume(self, job_id: str) -> Job:
+        """The job with control `run`; what was held goes on from the present turn of its queue."""
+
+        def work(connection: Connection, job: Row[Any]) -> None:
+            values: dict[str, Any] = {"control": Control.RUN}
+            if job.sealed_at is not None and job.control == Control.PAUSE:
+                values["turn"] = turns.release(connection, job)
+            connection.execute(update(jobs).where(jobs.c.id == job.id).values(**values))
+
+        return self._steer(job_id, "cannot be resumed", work)
+
+    def cancel(self, job_id: str) -> Job:
+        """The job, cancelled; results so far are kept. Safe to repeat. Raises InvalidState if it ended otherwise."""
+
+        def work(connection: Connection) -> Job:
+            job = rows.locked(connection, job_id)
+            if job.state != JobState.CANCELLED:
+                rows.require(job, job.state not in FINAL, "cannot be cancelled")
+                rows.end(connection, job, JobState.CANCELLED, control=Control.CANCEL)
+            return rows.read(connection, job.id)
+
+        return self._db.write(work)
+
+    def fail(self, job_id: str, error: str) -> Job:
+        """The job, failed with this message; one that is final already stays as it is."""
+
+        def work(connection: Connection) -> Job:
+            job = rows.locked(connection, job_id)
+            if job.state not in FINAL:
+                rows.end(connection, job, JobState.FAILED, error=encoding.storable(error))
+            return rows.read(connection, job.id)
+
+        return self._db.write(work)
+
+    def finish(self, job_id: str) -> bool:
+        """Whether this call completed the job: it is sealed, and none of its chunks is live.
+
+        Never in the transaction that saved the last chunk: two of those at once would each see the other as running.
+        """
+        done = {"state": JobState.COMPLETED, "finished_at": now()}
+        last = update(jobs).where(jobs.c.id == ids.parse(job_id), *rows.FINISHABLE).values(**done)
+        return self._db.write(lambda connection: connection.execute(last).rowcount) == 1
+
+    def finishable(self) -> builtins.list[str]:
+        """The jobs that `finish` would complete."""
+        wanted = select(jobs.c.id).where(*rows.FINISHABLE)
+        return [ids.public(found) for found in self._db.read(lambda connection: connection.scalars(wanted).all())]
+
+    def expire_due(self) -> int:
+        """How many jobs were ended because their deadline has passed."""
+        due = rows.live_jobs().where(jobs.c.deadline_at < now())
+        return self._end_all(due, JobState.EXPIRED, "its deadline passed")
+
+    def abandon_stale(self, timeout_s: float) -> int:
+        """How many loading jobs were failed because no item arrived for so long."""
+        newest = select(func.max(blocks.c.created_at)).where(blocks.c.job_id == jobs.c.id).scalar_subquery()
+        stale = select(jobs).where(
+            jobs.c.state == JobState.LOADING, func.coalesce(newest, jobs.c.created_at) < later(-timeout_s)
+        )
+        return self._end_all(stale, JobState.FAILED, f"abandoned: no items arrived for {timeout_s:g} s")
+
+    def _blocks_after(self, job: UUID, after: int) -> Sequence[Any]:
+        return self._db.read(lambda connection: rows.blocks_after(connection, job, after, LINES_AT_ONCE))
+
+    def _seal(self, connection: Connection, job: Row[Any]) -> None:
+        n_items = rows.gapless(connection, job)
+        n_chunks = rows.count_chunks(connection, job.id)
+        values = {"n_items": n_items, "n_chunks": n_chunks, "state": JobState.QUEUED, "sealed_at": now()}
+        if job.control == Control.RUN:
+            values["turn"] = turns.release(connection, job)
+        connection.execute(update(jobs).where(jobs.c.id == job.id).values(**values))
+
+    def _steer(self, job_id: str, refusal: str, change: Callable[[Connection, Row[Any]], None]) -> Job:
+        def work(connection: Connection) -> Job:
+            job = rows.locked(connection, job_id)
+            rows.require(job, job.state not in FINAL, refusal)
+            change(connection, job)
+            return rows.read(connection, job.id)
+
+        return self._db.write(work)
+
+    def _end_all(self, wanted: Select[Any], state: JobState, error: str) -> int:
+        def work(connection: Connection) -> int:
+            due = connection.execute(wanted.with_for_update(skip_locked=True, of=jobs).order_by(jobs.c.id)).all()
+            for job in due:
+                rows.end(connection, job, state, error=error)
+            return len(due)
+
+        return self._db.write(work)

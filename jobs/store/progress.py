@@ -1,0 +1,115 @@
+"""Jobs as callers see them: the row, and counts, rate and forecast from one aggregate over its chunks."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, func, select
+
+from jobs.schemas import Counts, Job, JobUsage, Rate
+from jobs.states import FINAL, Control, JobState
+from jobs.store import ids
+from jobs.store.clock import later, now
+from jobs.store.tables import chunks, jobs
+
+RECENT_S = 60.0
+"""The rate of a live job is that of the chunks finished in this time, if there were any."""
+
+
+class Tally(NamedTuple):
+    """What the chunks of one job add up to."""
+
+    ok: int = 0
+    error: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    recent_items: int = 0
+    recent_tokens: int = 0
+
+
+def read(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]:
+    """The jobs of these rows of `jobs`, in their order."""
+    if not rows:
+        return []
+    tallies = _tallies(connection, [row.id for row in rows])
+    moment = connection.execute(select(now())).scalar_one()
+    return [_job(row, tallies.get(row.id, Tally()), moment) for row in rows]
+
+
+def _tallies(connection: Connection, job_ids: Sequence[Any]) -> dict[Any, Tally]:
+    items = chunks.c.n_ok + chunks.c.n_error
+    tokens = chunks.c.tokens_in + chunks.c.tokens_out
+    recent = chunks.c.finished_at > later(-RECENT_S)
+    sums = (
+        func.sum(chunks.c.n_ok),
+        func.sum(chunks.c.n_error),
+        func.sum(chunks.c.tokens_in),
+        func.sum(chunks.c.tokens_out),
+        func.coalesce(func.sum(items).filter(recent), 0),
+        func.coalesce(func.sum(tokens).filter(recent), 0),
+    )
+    found = connection.execute(
+        select(chunks.c.job_id, *sums).where(chunks.c.job_id.in_(job_ids)).group_by(chunks.c.job_id)
+    )
+    return {row[0]: Tally(*map(int, row[1:])) for row in found}
+
+
+def _job(row: Row[Any], tally: Tally, moment: datetime) -> Job:
+    done = tally.ok + tally.error
+    state, control = JobState(row.state), Control(row.control)
+    rate = _rate(row, tally, moment)
+    return Job(
+        id=ids.public(row.id),
+        task=row.task,
+        model=row.model,
+        model_revision=row.model_revision,
+        params=row.params,
+        state=state,
+        control=control,
+        queue=row.queue,
+        tenant=row.tenant,
+        priority=row.priority,
+        weight=row.weight,
+        labels=row.labels,
+        keep=tuple(row.keep),
+        counts=Counts(total=row.n_items, ok=tally.ok, error=tally.error, pending=max(row.n_items - done, 0)),
+        progress=done / row.n_items if row.n_items else float(state in FINAL),
+        rate=rate,
+        eta_at=_eta(row.n_items - done, rate, moment) if state is JobState.RUNNING and control is Control.RUN else None,
+        first_eta_at=row.first_eta_at,
+        usage=JobUsage(input_tokens=tally.tokens_in, output_tokens=tally.tokens_out),
+        in_force=row.in_force,
+        created_at=row.created_at,
+        sealed_at=row.sealed_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        deadline_at=row.deadline_at,
+        error=row.error,
+        retry_of=ids.public(row.retry_of) if row.retry_of else None,
+        schedule=None if row.schedule_run_id is None else str(row.schedule_run_id),
+    )
+
+
+def _rate(row: Row[Any], tally: Tally, moment: datetime) -> Rate:
+    """Of the last minute while the job is live, of its whole life once it is final."""
+    if row.started_at is None:
+        return Rate()
+    elapsed = ((row.finished_at or moment) - row.started_at).total_seconds()
+    if row.finished_at is None and tally.recent_items:
+        items, tokens, seconds = tally.recent_items, tally.recent_tokens, min(elapsed, RECENT_S)
+    else:
+        items, tokens, seconds = tally.ok + tally.error, tally.tokens_in + tally.tokens_out, elapsed
+    seconds = max(seconds, 0.001)
+    return Rate(items_per_s=round(items / seconds, 3), tokens_per_s=round(tokens / seconds, 3))
+
+
+def _eta(left: int, rate: Rate, moment: datetime) -> datetime | None:
+    if not rate.items_per_s:
+        return None
+    return moment + timedelta(seconds=min(left / rate.items_per_s, 10 * 365 * 86_400))
+
+
+def by_prefix(connection: Connection, text: str) -> list[Row[Any]]:
+    """Up to three rows of `jobs` whose id begins so, oldest first."""
+    low, high = ids.span(text)
+    return list(connection.execute(select(jobs).where(jobs.c.id.between(low, high)).order_by(jobs.c.id).limit(3)))

@@ -1,0 +1,164 @@
+"""What becomes of chunks whose worker fell silent: back in line, split in two, or one item called poison.
+
+A chunk that crashed once is a suspect and is run alone. At its second crash it is halved, and the halves are suspects
+too, so that an item that kills its worker is alone after 2 + log2(n) restarts at most.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, text, update
+
+from jobs.errors import ItemErrorCode
+from jobs.states import ChunkState, Control
+from jobs.store import encoding, saving
+from jobs.store.clock import later, now
+from jobs.store.dialect import Database
+from jobs.store.tables import blocks, chunks, jobs, results
+from jobs.store.values import Reaped, ResultRow
+
+CRASH_LIMIT = 2
+"""At this many crashes a chunk is no longer run as it is."""
+
+SILENT = "its worker fell silent before the lease ended"
+POISON = f"this item ended its worker's process {CRASH_LIMIT} times"
+_EXPIRED = text("chunks.state = 'running'")
+
+
+def reap(database: Database, connection: Connection, *, limit: int) -> Reaped:
+    """Deal with up to `limit` expired leases. Locks jobs before chunks, and looks again under the lock."""
+    done: Counter[str] = Counter()
+    held = _lock_jobs(connection, limit)
+    if not held:
+        return Reaped(0, 0, 0, 0)
+    for chunk in _lock_expired(connection, list(held), limit, _unblamed(database)):
+        back = ChunkState.HELD if held[chunk.job_id] == Control.PAUSE else ChunkState.PENDING
+        done[_settle(database, connection, chunk, back)] += 1
+    return Reaped(**{name: done[name] for name in Reaped._fields})
+
+
+def _lock_jobs(connection: Connection, limit: int) -> dict[UUID, str]:
+    """The control of each job with expired chunks; pause and cancel wait until we are through."""
+    silent = select(chunks.c.job_id).where(_EXPIRED, chunks.c.lease_until < now()).limit(limit)
+    wanted = select(jobs.c.id, jobs.c.control).where(jobs.c.id.in_(silent)).order_by(jobs.c.id)
+    return {row.id: row.control for row in connection.execute(wanted.with_for_update(read=True))}
+
+
+def _lock_expired(
+    connection: Connection, job_ids: Sequence[UUID], limit: int, unblamed: ColumnElement[bool]
+) -> Sequence[Row[Any]]:
+    wanted = (
+        select(chunks, unblamed.label("unblamed"))
+        .where(_EXPIRED, chunks.c.lease_until < now(), chunks.c.job_id.in_(job_ids))
+        .order_by(chunks.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=chunks)
+    )
+    return connection.execute(wanted).all()
+
+
+def _unblamed(database: Database) -> ColumnElement[bool]:
+    """Nobody was watching for a whole lease, or the server was down while it ran: the work is not to blame."""
+    unwatched = chunks.c.lease_until < later(-chunks.c.lease_s)
+    if database.dialect == "sqlite":
+        return unwatched
+    return unwatched | (
+        chunks.c.lease_until < func.pg_postmaster_start_time() + func.make_interval(0, 0, 0, 0, 0, 0, chunks.c.lease_s)
+    )
+
+
+def _settle(database: Database, connection: Connection, chunk: Row[Any], back: ChunkState) -> str:
+    """Do with one locked chunk what its history asks for; gives the name of the counter to raise."""
+    if chunk.unblamed:
+        _change(connection, chunk, state=back)
+        return "unblamed"
+    if chunk.crashes + 1 < CRASH_LIMIT:
+        _change(connection, chunk, state=back, crashes=chunk.crashes + 1, last_error=SILENT)
+        return "pending"
+    unfinished = _unfinished(connection, chunk)
+    if len(unfinished) > 1:
+        _split(connection, chunk, unfinished, back)
+        return "split"
+    if unfinished:
+        saving.insert(database, connection, [(chunk.job_id, *_poison(connection, chunk, unfinished[0]))])
+    _change(
+        connection,
+        chunk,
+        state=ChunkState.DONE,
+        crashes=chunk.crashes + 1,
+        n_error=chunk.n_error + len(unfinished),
+        finished_at=now(),
+        last_error=POISON if unfinished else SILENT,
+    )
+    return "poisoned" if unfinished else "pending"
+
+
+def _change(connection: Connection, chunk: Row[Any], **values: Any) -> None:
+    connection.execute(update(chunks).where(chunks.c.id == chunk.id).values(lease_until=None, **values))
+
+
+def _unfinished(connection: Connection, chunk: Row[Any]) -> list[int]:
+    wanted = select(results.c.seq).where(results.c.job_id == chunk.job_id)
+    have = set(connection.scalars(wanted.where(results.c.seq >= chunk.seq_lo, results.c.seq < chunk.seq_hi)))
+    return [seq for seq in range(chunk.seq_lo, chunk.seq_hi) if seq not in have]
+
+
+def _split(connection: Connection, chunk: Row[Any], unfinished: Sequence[int], back: ChunkState) -> None:
+    """Two children, each with half of the unfinished items; the parent's counts go with them."""
+    middle = unfinished[len(unfinished) // 2]
+    copied = ("job_id", "block_id", "tenant", "queue", "model", "priority", "turn", "attempt", "errors", "started_at")
+    shared = {name: getattr(chunk, name) for name in copied}
+    size = chunk.seq_hi - chunk.seq_lo
+    for seq_lo, seq_hi in ((chunk.seq_lo, middle), (middle, chunk.seq_hi)):
+        child = {
+            **shared,
+            **_counts(connection, chunk.job_id, seq_lo, seq_hi),
+            "seq_lo": seq_lo,
+            "seq_hi": seq_hi,
+            "cost": chunk.cost * (seq_hi - seq_lo) // size,
+            "state": back,
+            "crashes": CRASH_LIMIT - 1,
+            "last_error": SILENT,
+        }
+        connection.execute(insert(chunks).values(**child))
+    none = {"n_ok": 0, "n_error": 0, "tokens_in": 0, "tokens_out": 0}
+    _change(connection, chunk, state=ChunkState.SPLIT, crashes=chunk.crashes + 1, finished_at=now(), **none)
+
+
+def _counts(connection: Connection, job_id: UUID, seq_lo: int, seq_hi: int) -> dict[str, int]:
+    """What the results of these items add up to."""
+    sums = {
+        "n_ok": func.count().filter(results.c.status == "ok"),
+        "n_error": func.count().filter(results.c.status == "error"),
+        "tokens_in": func.coalesce(func.sum(results.c.tokens_in), 0),
+        "tokens_out": func.coalesce(func.sum(results.c.tokens_out), 0),
+    }
+    wanted = select(*[total.label(name) for name, total in sums.items()])
+    row = connection.execute(
+        wanted.where(results.c.job_id == job_id, results.c.seq >= seq_lo, results.c.seq < seq_hi)
+    ).one()
+    return {name: int(getattr(row, name)) for name in sums}
+
+
+def _poison(connection: Connection, chunk: Row[Any], seq: int) -> ResultRow:
+    """The result of an item that cannot be run."""
+    wanted = select(blocks.c.seq_lo, blocks.c.encoding, blocks.c.data).where(blocks.c.id == chunk.block_id)
+    block = connection.execute(wanted).one()
+    line = encoding.lines(block.encoding, bytes(block.data))[seq - block.seq_lo]
+    keep = connection.execute(select(jobs.c.keep).where(jobs.c.id == chunk.job_id)).scalar_one()
+    return ResultRow(
+        seq=seq,
+        custom_id=encoding.custom_id(seq, line),
+        status="error",
+        output=None,
+        vector=None,
+        error_code=ItemErrorCode.POISON,
+        error=POISON,
+        tokens_in=0,
+        tokens_out=0,
+        truncated_tokens=0,
+        windows=0,
+        kept=encoding.kept(line, keep),
+    )

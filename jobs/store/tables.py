@@ -1,0 +1,249 @@
+"""The tables, the same on PostgreSQL and SQLite; CHECK constraints make illegal rows impossible."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    Uuid,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql import text
+
+from jobs.states import FINAL, ChunkState, Control, JobState
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+Serial = BigInteger().with_variant(Integer(), "sqlite")
+"""SQLite numbers rows by itself only for a column declared INTEGER."""
+
+
+class Utc(TypeDecorator[datetime]):
+    """A moment, timezone-aware on the Python side on both databases; SQLite keeps it as UTC text."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _one_of(column: str, values: Any) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("idempotency_key", Text),
+    Column("request_hash", LargeBinary, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("model_revision", Text),
+    Column("params", JSON, nullable=False),
+    Column("keep", JSON, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("in_force", JSON(none_as_null=True)),
+    Column("queue", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("weight", Float(53), nullable=False),
+    Column("turn", Float(53), nullable=False, server_default="0"),
+    Column("state", Text, nullable=False),
+    Column("control", Text, nullable=False),
+    Column("n_items", BigInteger, nullable=False, server_default="0"),
+    Column("n_chunks", BigInteger, nullable=False, server_default="0"),
+    Column("created_at", Utc, nullable=False),
+    Column("sealed_at", Utc),
+    Column("started_at", Utc),
+    Column("first_eta_at", Utc),
+    Column("finished_at", Utc),
+    Column("deadline_at", Utc),
+    Column("expires_at", Utc),
+    Column("error", Text),
+    Column("retry_of", Uuid),
+    Column("schedule_run_id", BigInteger),
+    UniqueConstraint("tenant", "idempotency_key"),
+    CheckConstraint(_one_of("state", JobState), name="state"),
+    CheckConstraint(_one_of("control", Control), name="control"),
+    CheckConstraint("weight > 0", name="weight"),
+    CheckConstraint("n_items >= 0 AND n_chunks >= 0", name="counts"),
+    CheckConstraint(f"({_one_of('state', sorted(FINAL))}) = (finished_at IS NOT NULL)", name="finished"),
+    CheckConstraint(
+        "sealed_at IS NOT NULL OR state NOT IN ('queued', 'running', 'completed', 'expired')", name="sealed"
+    ),
+)
+_LIVE_JOB = text("state IN ('queued', 'running')")
+Index(
+    "ix_jobs_live",
+    jobs.c.queue,
+    jobs.c.tenant,
+    jobs.c.turn,
+    postgresql_where=_LIVE_JOB,
+    sqlite_where=_LIVE_JOB,
+)
+Index("ix_jobs_state", jobs.c.state, jobs.c.id)
+Index("ix_jobs_retry_of", jobs.c.retry_of)
+
+blocks = Table(
+    "blocks",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("job_id", Uuid, ForeignKey("jobs.id"), nullable=False),
+    Column("seq_lo", BigInteger, nullable=False),
+    Column("n_items", Integer, nullable=False),
+    Column("encoding", Text, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    UniqueConstraint("job_id", "seq_lo"),
+    CheckConstraint("seq_lo >= 0 AND n_items > 0", name="span"),
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("job_id", Uuid, ForeignKey("jobs.id"), nullable=False),
+    Column("block_id", BigInteger, ForeignKey("blocks.id"), nullable=False),
+    Column("seq_lo", BigInteger, nullable=False),
+    Column("seq_hi", BigInteger, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("turn", Float(53), nullable=False, server_default="0"),
+    Column("cost", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("crashes", Integer, nullable=False, server_default="0"),
+    Column("errors", Integer, nullable=False, server_default="0"),
+    Column("not_before", Utc),
+    Column("lease_token", Text),
+    Column("lease_s", Float(53)),
+    Column("lease_until", Utc),
+    Column("worker_id", Text),
+    Column("n_ok", Integer, nullable=False, server_default="0"),
+    Column("n_error", Integer, nullable=False, server_default="0"),
+    Column("tokens_in", BigInteger, nullable=False, server_default="0"),
+    Column("tokens_out", BigInteger, nullable=False, server_default="0"),
+    Column("started_at", Utc),
+    Column("finished_at", Utc),
+    Column("last_error", Text),
+    CheckConstraint(_one_of("state", ChunkState), name="state"),
+    CheckConstraint("seq_lo >= 0 AND seq_hi > seq_lo", name="span"),
+    CheckConstraint("cost >= 0", name="cost"),
+    CheckConstraint("n_ok >= 0 AND n_error >= 0 AND n_ok + n_error <= seq_hi - seq_lo", name="counts"),
+    CheckConstraint("state <> 'done' OR n_ok + n_error = seq_hi - seq_lo", name="done"),
+    CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="lease"),
+    CheckConstraint(
+        "state <> 'running' OR (lease_token IS NOT NULL AND lease_s > 0 AND worker_id IS NOT NULL)", name="holder"
+    ),
+    # Room on each page, so that a renewal (no index holds `lease_until`) stays on it; quick vacuum of claimed entries.
+    postgresql_with={"fillfactor": "80", "autovacuum_vacuum_scale_factor": "0.02"},
+)
+_PENDING = text("state = 'pending'")
+_RUNNING = text("state = 'running'")
+Index(
+    "ix_chunks_queue",
+    chunks.c.queue,
+    chunks.c.priority.desc(),
+    chunks.c.turn,
+    chunks.c.id,
+    postgresql_where=_PENDING,
+    sqlite_where=_PENDING,
+)
+Index(
+    "ix_chunks_model",
+    chunks.c.queue,
+    chunks.c.model,
+    chunks.c.priority.desc(),
+    chunks.c.turn,
+    chunks.c.id,
+    postgresql_where=_PENDING,
+    sqlite_where=_PENDING,
+)
+Index("ix_chunks_running", chunks.c.id, postgresql_where=_RUNNING, sqlite_where=_RUNNING)
+Index("ix_chunks_job", chunks.c.job_id, chunks.c.seq_lo)
+
+results = Table(
+    # No foreign key: checking it for every row halves the rate of COPY; `chunks` holds the job.
+    "results",
+    metadata,
+    Column("job_id", Uuid, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("custom_id", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("output", Text),
+    Column("vector", LargeBinary),
+    Column("error_code", Text),
+    Column("error", Text),
+    Column("tokens_in", Integer, nullable=False),
+    Column("tokens_out", Integer, nullable=False),
+    Column("truncated_tokens", Integer, nullable=False),
+    Column("windows", Integer, nullable=False),
+    Column("kept", Text),
+    CheckConstraint("seq >= 0", name="seq"),
+    CheckConstraint("status IN ('ok', 'error')", name="status"),
+    CheckConstraint("(status = 'ok') = (error_code IS NULL)", name="error"),
+    CheckConstraint("(status = 'ok') = (output IS NOT NULL OR vector IS NOT NULL)", name="output"),
+    sqlite_with_rowid=False,
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("boot_id", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("models", JSON, nullable=False),
+    Column("queues", JSON, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("started_at", Utc, nullable=False),
+    Column("heartbeat_at", Utc, nullable=False),
+)
+
+leaders = Table(
+    "leaders",
+    metadata,
+    Column("role", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("token", Text, nullable=False),
+    Column("until", Utc, nullable=False),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("spec", JSON, nullable=False),
+)

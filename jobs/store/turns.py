@@ -1,0 +1,102 @@
+"""Fair share without a hot row: the turns of a job's chunks are fixed when it is sealed or resumed.
+
+A turn is virtual time: work that goes through the queue, in cost, as one job of weight 1 sees it. The pending chunk
+with the smallest turn is next, so jobs whose turns overlap advance side by side, each at its weight.
+"""
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, bindparam, text
+
+from jobs.store.tables import jobs
+
+LIVE_LIMIT = 1000
+"""Live jobs of a tenant are counted up to here."""
+
+_PRESENT = text(
+    """
+    SELECT coalesce(
+        (SELECT turn FROM chunks WHERE state = 'pending' AND queue = :queue AND priority = :priority
+            AND not_before IS NULL AND crashes = 0 ORDER BY queue, priority DESC, turn, id LIMIT 1),
+        (SELECT max(turn) FROM chunks WHERE state = 'running' AND queue = :queue AND priority = :priority),
+        0)
+    """
+)
+_LINE = text(
+    """
+    SELECT turn FROM jobs
+    WHERE state IN ('queued', 'running') AND state = 'queued' AND control = 'run'
+        AND queue = :queue AND tenant = :tenant AND priority = :priority AND id <> :id
+    ORDER BY turn DESC LIMIT 1
+    """
+).bindparams(bindparam("id", type_=jobs.c.id.type))
+_NEIGHBOURS = text(
+    """
+    SELECT EXISTS (SELECT 1 FROM jobs WHERE state IN ('queued', 'running') AND queue = :queue AND tenant < :tenant)
+        OR EXISTS (SELECT 1 FROM jobs WHERE state IN ('queued', 'running') AND queue = :queue AND tenant > :tenant)
+    """
+)
+_LIVE = text(
+    """
+    SELECT count(*) FROM (
+        SELECT 1 FROM jobs
+        WHERE state IN ('queued', 'running') AND queue = :queue AND tenant = :tenant AND id <> :id LIMIT :most) AS live
+    """
+).bindparams(bindparam("id", type_=jobs.c.id.type))
+_COSTS = text(
+    """
+    SELECT sum(cost) AS total,
+        (SELECT cost FROM chunks WHERE job_id = :id AND state = 'held' ORDER BY seq_lo LIMIT 1) AS first
+    FROM chunks WHERE job_id = :id AND state = 'held'
+    """
+).bindparams(bindparam("id", type_=jobs.c.id.type))
+_RELEASE = text(
+    """
+    UPDATE chunks SET state = 'pending', turn = :start + ordered.earlier / :share
+    FROM (SELECT id, sum(cost) OVER (ORDER BY seq_lo, id) - cost AS earlier
+          FROM chunks WHERE job_id = :id AND state = 'held') AS ordered
+    WHERE chunks.id = ordered.id AND chunks.state = 'held'
+    """
+).bindparams(bindparam("id", type_=jobs.c.id.type))
+
+
+class Place(NamedTuple):
+    """Where a job stands in its queue."""
+
+    start: float
+    """The turn of its first chunk."""
+    share: float
+    """Its weight in force: turns advance by cost / share."""
+    line: float
+    """The turn behind which its tenant's next job begins while this one has not started."""
+
+
+def release(connection: Connection, job: Row[Any]) -> float:
+    """Held chunks become pending, their turns from the present on; gives the job's place in its tenant's line."""
+    place = _place(connection, job)
+    connection.execute(_RELEASE, {"id": job.id, "start": place.start, "share": place.share})
+    return place.line
+
+
+def _place(connection: Connection, job: Row[Any]) -> Place:
+    """A tenant's unstarted jobs begin one behind another, or a flood of small ones would all be first.
+
+    A job of many chunks begins so much earlier that its last turn falls where its only turn would, had it one chunk:
+    it shares the time until then with the jobs before it, and ends no later than behind them.
+    """
+    where = {"id": job.id, "queue": job.queue, "tenant": job.tenant, "priority": job.priority}
+    present = float(connection.execute(_PRESENT, where).scalar_one())
+    line = connection.execute(_LINE, where).scalar()
+    total, first = (float(cost or 0) for cost in connection.execute(_COSTS, where).one())
+    share = _share(connection, job, where)
+    position = max(present, present if line is None else line)
+    start = max(present, position - (total - first) / share)
+    return Place(start, share, position + max(first, 1.0) / job.weight)
+
+
+def _share(connection: Connection, job: Row[Any], where: dict[str, Any]) -> float:
+    """The job's weight; beside other tenants' jobs, its part of what its tenant's live jobs get together."""
+    if not connection.execute(_NEIGHBOURS, where).scalar_one():
+        return float(job.weight)
+    others = connection.execute(_LIVE, {**where, "most": LIVE_LIMIT}).scalar_one()
+    return float(job.weight) / (1 + int(others))
