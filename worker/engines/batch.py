@@ -4,6 +4,7 @@ import math
 import time
 from array import array
 from collections.abc import Callable, Hashable, Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
@@ -271,7 +272,8 @@ def _checked(outcomes: Sequence[Outcome], expected: int) -> Sequence[Outcome]:
     if strange := kinds - _NUMBERS.keys():
         raise TypeError(f"the model returned {strange.pop().__name__} instead of an outcome")
     numbers = map(_NUMBERS[kinds.pop()], outcomes) if len(kinds) == 1 else map(_numbers, outcomes)
-    return outcomes if not math.isnan(sum(map(sum, numbers))) else [_sane(outcome) for outcome in outcomes]
+    sound = not math.isnan(sum(chain.from_iterable(numbers)))
+    return outcomes if sound else [_sane(outcome) for outcome in outcomes]
 
 
 def _numbers(outcome: Outcome) -> Sequence[float]:

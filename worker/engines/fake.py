@@ -204,9 +204,12 @@ class _Device:
 def _answers(batch: Sequence[Work]) -> list[Outcome]:
     """Answers of a batch of one kind of request. Classify is the measuring stick of the orchestration: it has no call
     per item that can be spared."""
-    kind = type(batch[0].encoded.request)
+    kind: Any = type(batch[0].encoded.request)
     if kind is Classify:
-        return [_classified(crc32(_key(request)) & FINE, length) for request, length, _ in map(_ENCODED, batch)]
+        return [
+            _classified(crc32((each.text if each.pair is None else _paired(each)).encode(*_UTF8)) & FINE, length)
+            for each, length, _ in map(_ENCODED, batch)
+        ]
     return [_ANSWER[kind](item.encoded.request) for item in batch]
 
 
@@ -244,8 +247,11 @@ def _options(spec: ModelSpec) -> Options:
         raise ModelFailed(f"wrong options for the fake engine ({error}); known options: {known}") from error
 
 
+_UTF8 = ("utf-8", "surrogatepass")
+
+
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
+    return text.encode(*_UTF8)
 
 
 def _words(text: str | None) -> int:
@@ -260,12 +266,12 @@ def _source(request: Generate | Score) -> str:
 
 
 def _classify(request: Classify) -> Outcome:
-    return _classified(crc32(_key(request)) & FINE, _LENGTH[Classify](request))
+    text = request.text if request.pair is None else _paired(request)
+    return _classified(crc32(_bytes(text)) & FINE, _LENGTH[Classify](request))
 
 
-def _key(request: Any) -> bytes:
-    text: str = request.text if request.pair is None else f"{request.text}\0{request.pair}"
-    return text.encode("utf-8", "surrogatepass")
+def _paired(request: Any) -> str:
+    return f"{request.text}\0{request.pair}"
 
 
 @lru_cache(maxsize=1 << 16)
@@ -325,7 +331,7 @@ def _score(request: Score) -> Outcome:
     return Scored(logprobs, tokens, input_tokens=_LENGTH[Score](request), output_tokens=0)
 
 
-_ENCODED: Callable[[Work], Encoded] = attrgetter("encoded")
+_ENCODED: Callable[[Work], tuple[Any, int, Any]] = attrgetter("encoded")
 _LENGTH: dict[type, Callable[[Any], int]] = {
     Classify: lambda request: len(request.text.split()) + (_words(request.pair) if request.pair else 0),
     Embed: lambda request: _words(request.text),
