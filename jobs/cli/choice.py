@@ -34,9 +34,7 @@ def only_one(specs: "list[ModelSpec]", task: str) -> str:
     if len(names) == 1:
         return names[0]
     if names:
-        raise UnknownModel(
-            f"several models serve {task}; choose one: " + ", ".join(f"--model {name}" for name in names)
-        )
+        raise UnknownModel(f"several models serve {task}; choose one with --model: {', '.join(names)}")
     raise UnknownModel(
         f"no model serves {task} yet. `textmill models fetch demo` gets two small ones, `--model FOLDER` takes one of"
         " yours, and `--model fake` tries things out without a model"

@@ -45,7 +45,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor() -> None:
-    """The settings in force, with secrets hidden, and what is wrong here. Exit code 1 when something is."""
+    """What is in force, and what is wrong. Secrets are hidden; exit code 1 when something is wrong."""
     from jobs.settings import load_settings
 
     settings = load_settings()

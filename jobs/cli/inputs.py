@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
-    from jobs.corpus import Line, Source
+    from jobs.corpus import Fields, Line, Source
     from jobs.settings import Settings
 
 STDIN = "-"
@@ -23,9 +23,7 @@ BLOCK_BYTES = 1 << 20
 
 
 @contextmanager
-def open_inputs(
-    names: Sequence[str], settings: "Settings", *, main_field: str, text_field: str | None, id_field: str | None
-) -> "Iterator[Source]":
+def open_inputs(names: Sequence[str], settings: "Settings", fields: "Fields") -> "Iterator[Source]":
     """The items of all inputs, readable again and again, with a fingerprint. Raises InvalidInput."""
     from jobs import corpus
 
@@ -33,12 +31,12 @@ def open_inputs(
         kept = [_keep(name, folder / str(at)) if _once(name) else name for at, name in enumerate(names)]
         source = corpus.open_source(
             kept,
-            text_field=text_field,
-            id_field=id_field,
-            main_field=main_field,
+            text_field=fields.text,
+            id_field=fields.id,
+            main_field=fields.main,
             max_line_bytes=settings.max_line_bytes,
         )
-        yield Renamed(source, {new: _shown(old) for new, old in zip(kept, names) if new != old})
+        yield Renamed(source, {new: _shown(old) for new, old in zip(kept, names, strict=True) if new != old})
 
 
 class Renamed:

@@ -32,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def submit(
-    task: Annotated[str, typer.Argument(help="What to do; see `textmill tasks`.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="What to do; see `textmill tasks`.")],
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, or - for stdin.")],
     model: Annotated[str | None, typer.Option(help="A name from `textmill models list`.")] = None,
     param: Annotated[list[str] | None, typer.Option("--param", "-p", metavar="K=V", help="May be repeated.")] = None,

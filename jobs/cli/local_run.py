@@ -17,6 +17,7 @@ from jobs.cli.choice import choose
 from jobs.cli.inputs import Noticed, open_inputs
 from jobs.cli.summary import interrupted, summary
 from jobs.client import Client
+from jobs.corpus import Fields
 from jobs.local.embedded import attend, mill
 from jobs.local.mill import Mill
 from jobs.schemas import Job
@@ -90,16 +91,16 @@ class LocalRun:
     def _submit(self, client: Client, store: Store, settings: Settings) -> "JobHandle":
         """The job of this very command: the one it left behind, or a new one."""
         wish = self._wish
-        fields = {"main_field": self._task.main_field, "text_field": wish.text_field, "id_field": wish.id_field}
-        with open_inputs(wish.inputs, settings, **fields) as source:
+        fields = Fields(main=self._task.main_field, text=wish.text_field, id=wish.id_field)
+        with open_inputs(wish.inputs, settings, fields) as source:
             model = choose(store, client.registry, self._task, wish.model)
             key = self._key(model, source.fingerprint())
             for attempt in itertools.count(1):
                 handle = self._submit_one(client, model, source, key if attempt == 1 else f"{key}-{attempt}")
-                self._job = handle.refresh()
-                if self._job.state not in TRY_AGAIN:
+                self._job = job = handle.refresh()
+                if job.state not in TRY_AGAIN:
                     break
-        self._greet(client, self._job)
+        self._greet(client, job)
         return handle
 
     def _submit_one(self, client: Client, model: str, source: "Source", key: str) -> "JobHandle":

@@ -96,11 +96,11 @@ def _all() -> "list[ModelSpec]":
 
 def _fetched(what: str) -> "list[ModelSpec]":
     """The machine's installer runs as a process of its own; it prints one spec a line."""
-    from jobs.local.process import environment
+    from jobs.local.process import PYTHON, environment
     from jobs.models import ModelSpec
     from jobs.settings import load_settings
 
-    command = [sys.executable, "-m", "worker.fetch", what]
+    command = [*PYTHON, "-m", "worker.fetch", what]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(load_settings()), text=True) as process:
         assert process.stdout is not None
         specs = [ModelSpec.model_validate_json(line) for line in process.stdout if line.strip()]

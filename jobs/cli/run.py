@@ -12,7 +12,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def run(
-    task: Annotated[str, typer.Argument(help="What to do: classify, summarize, ...; see `textmill tasks`.")],
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="What to do: classify, summarize, ...; see `textmill tasks`.")
+    ],
     inputs: Annotated[
         list[str],
         typer.Argument(metavar="INPUT...", help="JSONL, CSV or text files (a text a line), folders, or - for stdin."),
@@ -36,7 +38,7 @@ def run(
     priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher goes first among this home's jobs.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Progress and summary as JSON lines on stderr.")] = False,
 ) -> None:
-    """Run a task over inputs and write the results, with everything embedded.
+    """Run a task over inputs, here and now. Everything is embedded: broker, database, worker.
 
     Whatever interrupts it, the same command goes on where it was left; a finished one writes its results again.
 

@@ -21,12 +21,12 @@ def worker(
     queues: Annotated[str | None, typer.Option(help="Serve these queues, with commas between [default].")] = None,
 ) -> None:
     """Run one worker in the foreground: one per GPU. Ends with SIGTERM or Ctrl-C when its work is put away."""
-    from jobs.local.process import environment
+    from jobs.local.process import PYTHON, environment
     from jobs.settings import load_settings
 
     settings = load_settings(**({"queues": words(queues)} if queues else {}))
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "worker"], environment(settings))
+    os.execve(sys.executable, [*PYTHON, "-m", "worker"], environment(settings))
 
 
 def upkeep() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.cli.choice import only_one
 from jobs.cli.inputs import Noticed, open_inputs
+from jobs.corpus import Fields
 from jobs.settings import load_settings
 from jobs.tasks import resolve
 
@@ -32,8 +33,8 @@ class Submission:
 def submitted(client: "Client", wish: Submission) -> "Job":
     """The job, sealed. Raises what is wrong with the wish."""
     task, params = resolve(wish.task, wish.params)
-    fields = {"main_field": task.main_field, "text_field": wish.text_field, "id_field": wish.id_field}
-    with open_inputs(wish.inputs, load_settings(), **fields) as source:
+    fields = Fields(main=task.main_field, text=wish.text_field, id=wish.id_field)
+    with open_inputs(wish.inputs, load_settings(), fields) as source:
         handle = client.submit(
             task.name,
             Noticed(source, _say),

@@ -7,7 +7,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Aligned columns under a header; two spaces between, none at line ends."""
     lines = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+    padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
 def facts(pairs: Sequence[tuple[str, object]]) -> str:

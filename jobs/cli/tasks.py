@@ -1,5 +1,6 @@
 """`textmill tasks`: what can be asked for, and with which parameters."""
 
+import json
 from typing import Annotated, Any
 
 import typer
@@ -11,8 +12,8 @@ def add_to(app: typer.Typer) -> None:
     app.command("tasks")(tasks)
 
 
-def tasks(name: Annotated[str | None, typer.Argument(help="Show this task in full.")] = None) -> None:
-    """The tasks there are, or one of them with its fields and parameters."""
+def tasks(name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show this task in full.")] = None) -> None:
+    """The tasks there are. With NAME: its fields and parameters."""
     typer.echo(_one(name) if name else _all())
 
 
@@ -34,16 +35,32 @@ def _one(name: str) -> str:
 
 
 def _fields(schema: Any) -> str:
-    lines = [f"  {name}: {_kind(field)}{_default(field)}" for name, field in schema.model_fields.items()]
+    described = schema.model_json_schema()
+    required = described.get("required", ())
+    lines = [_field(name, field, name in required) for name, field in described.get("properties", {}).items()]
     return "\n".join(lines) or "  (none)"
 
 
-def _kind(field: Any) -> str:
-    kind = field.annotation
-    return str(kind).replace("typing.", "").replace("NoneType", "None") if not isinstance(kind, type) else kind.__name__
+def _field(name: str, field: dict[str, Any], required: bool) -> str:
+    default = field.get("default")
+    tail = " (required)" if required else "" if default is None else f" = {json.dumps(default)}"
+    return f"  {name}: {_kind(field)}{tail}"
 
 
-def _default(field: Any) -> str:
-    if field.is_required():
-        return "  (required)"
-    return "" if field.default is None else f" = {field.get_default(call_default_factory=True)!r}"
+def _kind(field: dict[str, Any]) -> str:
+    """A JSON schema in a few words: `integer, 1 to 16`, `short | medium | long`."""
+    if "anyOf" in field:
+        return " or ".join(_kind(each) for each in field["anyOf"] if each.get("type") != "null")
+    if "enum" in field:
+        return " | ".join(map(str, field["enum"]))
+    if field.get("type") == "array" and "items" in field:
+        return f"list of {_kind(field['items'])}"
+    return field.get("type", field.get("$ref", "object").rsplit("/", 1)[-1]) + _range(field)
+
+
+def _range(field: dict[str, Any]) -> str:
+    low = field.get("minimum", field.get("exclusiveMinimum"))
+    high = field.get("maximum", field.get("exclusiveMaximum"))
+    if low is None and high is None:
+        return ""
+    return f", {low} to {high}" if None not in (low, high) else f", from {low}" if high is None else f", up to {high}"

@@ -27,7 +27,7 @@ def up(
         int | None, typer.Option(min=1, max=65535, help="Port of the embedded broker [any free one].")
     ] = None,
 ) -> None:
-    """Run broker, database, worker and upkeep on this machine until Ctrl-C. Jobs are kept when it ends."""
+    """Run everything in the foreground. Broker, database, worker and upkeep, until Ctrl-C; jobs are kept."""
     from jobs.local.embedded import mill
     from jobs.settings import load_settings
 

@@ -15,6 +15,8 @@ from jobs.settings import PREFIX, Settings
 LOG = "worker.log"
 LOG_BYTES = 10_000_000
 """A log beyond this is set aside as `worker.log.1` at the next start."""
+PYTHON = (sys.executable, "-P")
+"""Our interpreter, blind to the current folder: a user's own folder called `jobs` or `worker` must not be imported."""
 MEANINGS = {
     64: "a setting does not fit",
     70: "the device is beyond repair",
@@ -33,10 +35,10 @@ class WorkerProcess:
         _rotate(self._log)
         self._log_from = self._log.stat().st_size if self._log.exists() else 0
         self.started = time.monotonic()
-        leash = ["-m", "jobs.local.leash", str(settings.grace_s + 10)]
+        leash = [*PYTHON, "-m", "jobs.local.leash", str(settings.grace_s + 10)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, *leash, "worker", *arguments],
+                [*leash, "worker", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
