@@ -72,12 +72,6 @@ def explain(error: ValidationError) -> list[str]:
     return [_told(".".join(map(str, detail["loc"])), detail) for detail in error.errors(include_url=False)]
 
 
-def forget() -> None:
-    """Look for tasks again, after a distribution was installed."""
-    for found in (_table, _names, _patterns):
-        found.cache_clear()
-
-
 @cache
 def _table() -> dict[str, AnyTask]:
     """Tasks by name: ours, then those of other distributions, which cannot take a name that is taken."""

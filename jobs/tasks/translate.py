@@ -111,8 +111,10 @@ def _code(language: str | None, codec: Codec, parameter: str) -> str | None:
     if code is None:
         known = codec.languages
         more = f" and {len(known) - 60} more" if len(known) > 60 else ""
-        given = f"{parameter} language {language!r} is not one" if language else f"parameter {parameter!r} is needed"
-        raise ItemError(ItemErrorCode.UNSUPPORTED_LANGUAGE, f"{given} of the model's: {', '.join(known[:60])}{more}")
+        given = f"{parameter} language {language!r} is not" if language else f"parameter {parameter!r} is needed:"
+        raise ItemError(
+            ItemErrorCode.UNSUPPORTED_LANGUAGE, f"{given} one of the model's: {', '.join(known[:60])}{more}"
+        )
     return code
 
 

@@ -1,6 +1,5 @@
 """Every task on every kind of model: one valid output an item, the same each time, or an error by its code."""
 
-from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -9,38 +8,13 @@ import pytest
 
 from jobs import tasks
 from jobs.errors import InvalidParams, ItemError, ItemErrorCode
-from jobs.models import ModelSpec
-from jobs.tasks.base import (
-    Asked,
-    Classify,
-    Embed,
-    Failed,
-    Generate,
-    Kind,
-    More,
-    Outcome,
-    Request,
-    Score,
-    Similarity,
-)
-from worker.engines.fake import FakeCodec, answer
+from jobs.tasks.base import Kind
+from tests.jobs.task_runs import KINDS, PARAMS, Codec, run
 
-LIMIT = 24
 LONG = " ".join(f"Sentence number {number} is here." for number in range(20))
 SHORT = "A short text."
 
-KINDS: dict[str, tuple[Kind, set[type], bool, tuple[str, ...], dict[str, str]]] = {
-    "classifier": ("encoder", {Classify}, False, (), {}),
-    "encoder": ("encoder", {Embed, Similarity}, False, (), {}),
-    "chat": ("causal", {Generate, Score}, True, (), {}),
-    "causal": ("causal", {Generate, Score}, False, (), {}),
-    "prompted": ("causal", {Generate, Score}, False, (), {name: "Do {text} =>" for name in ("summarize", "translate")}),
-    "seq2seq": ("seq2seq", {Generate}, False, (), {}),
-    "multilingual": ("seq2seq", {Generate}, False, ("de", "en", "ko"), {}),
-    "t5": ("seq2seq", {Generate}, False, (), {"translate": "translate {source} to {target}: {text}"}),
-    "fake": ("any", {Classify, Embed, Similarity, Generate, Score}, True, ("de", "en", "ko"), {}),
-}
-PARAMS: dict[str, dict[str, Any]] = {"translate": {"source": "en", "target": "ko"}}
+
 LABELLED = {"encoder", "chat", "causal"}
 """Models that classify by the caller's labels only."""
 SERVES = {
@@ -52,46 +26,6 @@ SERVES = {
 }
 PAIRS = [(task, kind) for task, kinds in SERVES.items() for kind in sorted(kinds)]
 UNSERVED = [(task, kind) for task, kinds in SERVES.items() for kind in sorted(KINDS.keys() - kinds)]
-
-
-class Codec(FakeCodec):
-    """The fake codec as the text side of one kind of model."""
-
-    def __init__(self, kind: str, limit: int = LIMIT) -> None:
-        self.kind, heads, self.has_chat_template, self.languages, prompts = KINDS[kind]
-        self.heads = frozenset(heads)
-        spec = ModelSpec(
-            name="m", path="m", kind="any", tasks=(), head="generate", prompts=prompts, max_input_tokens=limit
-        )
-        super().__init__(spec)
-
-
-def run(
-    name: str,
-    text: str | Mapping[str, Any],
-    codec: Codec,
-    params: Mapping[str, Any] | None = None,
-    answers: Callable[[Request], Outcome] = answer,
-) -> tuple[Any, list[Asked]]:
-    """What the worker does with one item: its output, and what was asked in each round. Raises ItemError."""
-    task = tasks.find(name)
-    checked = tasks.validate_params(task, {**PARAMS.get(task.name, {}), **(params or {})})
-    item = task.input.model_validate({task.main_field: text} if isinstance(text, str) else text)
-    asked = task.preprocess(item, checked, codec)
-    if _refused(codec, asked) and checked.long_text != "error":
-        asked = task.shorten(item, checked, codec)  # type: ignore[misc]
-    rounds = [asked]
-    while True:
-        if refusal := _refused(codec, rounds[-1]):
-            raise ItemError(refusal.code, refusal.message)
-        output = task.postprocess(item, rounds[-1], [answers(each) for each in rounds[-1].requests], checked)
-        if not isinstance(output, More):
-            return output, rounds
-        rounds.append(Asked(output.requests, asked.weights, asked.truncated_tokens, output.state))
-
-
-def _refused(codec: Codec, asked: Asked) -> Failed | None:
-    return next((each for each in codec.encode(asked.requests) if isinstance(each, Failed)), None)
 
 
 @cache
