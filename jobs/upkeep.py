@@ -1,0 +1,126 @@
+"""The leader's round: take over from dead workers, finish jobs, keep hints coming, expire, forget."""
+
+import logging
+import random
+import threading
+from typing import TYPE_CHECKING
+
+from jobs.errors import QueueUnavailable, StoreUnavailable, TextmillError
+from jobs.queue import Queue
+from jobs.settings import Settings
+
+if TYPE_CHECKING:
+    from jobs.store import Store
+
+log = logging.getLogger("textmill.upkeep")
+
+ROLE = "upkeep"
+HINTS_A_WORKER, HINTS_BESIDE = 2, 4
+"""`hint_limit` = 2 x live workers + 4: Redis never fills, whatever the backlog."""
+LIVE_S = 60.0
+"""A worker that reported in this time counts as live."""
+FORGET_S = 3600.0
+"""Workers that fell silent this long ago are forgotten."""
+SLOW_ROUNDS = 30
+"""Rounds from one housekeeping of rare things to the next."""
+LONGEST_WAIT_S = 10.0
+"""Between two tries while the database does not answer."""
+
+
+class Upkeep:
+    """One candidate for leadership. `round` works only while it leads; any number of candidates may run."""
+
+    def __init__(self, store: "Store", queue: Queue, settings: Settings, holder: str) -> None:
+        self._store, self._queue, self._settings, self._holder = store, queue, settings, holder
+        self._token: str | None = None
+        self._rounds = 0
+        self._queue_down = False
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Run in a thread until `stop`."""
+        self._stop.clear()
+        self._thread = threading.Thread(target=self.run, args=(self._stop,), name="textmill-upkeep", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and make the leadership free at once."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Rounds until `stop` is set. Never raises for a database or Redis that does not answer."""
+        failures = 0
+        while not stop.is_set():
+            try:
+                self.round()
+                failures = 0
+            except TextmillError as error:
+                failures += 1
+                log.warning("upkeep: %s", error)
+            except Exception:
+                failures += 1
+                log.exception("upkeep failed")
+            longest = max(LONGEST_WAIT_S, self._settings.upkeep_s)
+            stop.wait(min(longest, self._settings.upkeep_s * 2**failures) * random.uniform(0.9, 1.1))
+        self._resign()
+
+    def round(self) -> dict[str, int]:
+        """What was done, by name, without what was nothing to do; empty when another leads. Raises StoreUnavailable."""
+        if not self._leads():
+            return {}
+        done = self._take_over() | {
+            "expired": self._store.jobs.expire_due(),
+            "finished": self._finish(),
+            "forecast": self._store.jobs.forecast(),
+            "hints": self._top_up(),
+        }
+        if self._rounds % SLOW_ROUNDS == 0:
+            done["abandoned"] = self._store.jobs.abandon_stale(self._settings.loading_timeout_s)
+            done["forgotten"] = self._store.workers.prune(FORGET_S)
+        self._rounds += 1
+        done = {name: count for name, count in done.items() if count}
+        if done.keys() - {"hints", "forecast"}:
+            log.info("upkeep: %s", ", ".join(f"{name} {count}" for name, count in done.items()))
+        return done
+
+    def _leads(self) -> bool:
+        leaders, ttl_s = self._store.leaders, self._settings.leader_ttl_s
+        if self._token is not None and leaders.renew(ROLE, self._token, ttl_s):
+            return True
+        self._token = leaders.acquire(ROLE, self._holder, ttl_s)
+        return self._token is not None
+
+    def _take_over(self) -> dict[str, int]:
+        return dict(self._store.chunks.reap()._asdict())
+
+    def _finish(self) -> int:
+        return sum(self._store.jobs.finish(job_id) for job_id in self._store.jobs.finishable())
+
+    def _top_up(self) -> int:
+        """Hints for every queue with work. Redis down costs nothing but time: workers look by themselves."""
+        limit = HINTS_A_WORKER * len(self._store.workers.live(LIVE_S)) + HINTS_BESIDE
+        try:
+            published = sum(
+                self._queue.top_up(queue, self._store.chunks.ready(queue, limit), limit)
+                for queue in self._store.chunks.queues()
+            )
+        except QueueUnavailable as error:
+            if not self._queue_down:
+                log.warning("no hints can be given: %s", error)
+            self._queue_down = True
+            return 0
+        self._queue_down = False
+        return published
+
+    def _resign(self) -> None:
+        if self._token is None:
+            return
+        try:
+            self._store.leaders.release(ROLE, self._token)
+        except StoreUnavailable as error:
+            log.warning("upkeep: the leadership ends by itself: %s", error)
+        self._token = None

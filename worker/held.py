@@ -1,0 +1,231 @@
+"""A chunk this worker holds, and what has become of its items so far."""
+
+import math
+import time
+from array import array
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from jobs.errors import ItemError, ItemErrorCode
+from jobs.store.values import Claim, ResultRow
+from jobs.tasks.base import (
+    Asked,
+    Classified,
+    Classify,
+    Compared,
+    Embed,
+    Embedded,
+    Failed,
+    Generate,
+    Generated,
+    More,
+    Outcome,
+    Request,
+    Score,
+    Scored,
+    Similarity,
+    Task,
+)
+from worker.engines.base import EngineCodec, Work
+
+FENCE = 0.8
+"""Share of the lease after which a worker that could not renew it gives the chunk up by itself."""
+MESSAGE_CHARS = 2000
+
+
+Key = tuple["Held", int, int]
+"""Names one request among all in flight: chunk, index of the item within it, index of the request within the item's."""
+
+
+class Held:
+    """One claimed chunk. The reader fills it, then the writer alone answers its items."""
+
+    __slots__ = (
+        *("asked", "claim", "codec", "custom_ids", "fence_at", "gone", "items", "kept", "left", "overrides"),
+        *("params", "rows", "rows_since", "seqs", "task", "_parts", "_spent", "_to_json", "_vectors"),
+        *("sent", "answered", "in_force", "have"),
+    )
+
+    def __init__(self, claim: Claim, fence_at: float) -> None:
+        self.claim, self.fence_at = claim, fence_at
+        self.task: Task[Any, Any, Any]
+        self.params: Any
+        self.codec: EngineCodec
+        self.seqs: list[int] = []
+        self.items: list[Any] = []
+        self.asked: list[Asked | None] = []
+        """None: the item has its row."""
+        self.overrides: dict[int, Any] = {}
+        """Params of the items that bring their own."""
+        self.kept: list[str | None] | None = None
+        self.left = 0
+        """Items without a row."""
+        self.rows: list[ResultRow] = []
+        """Not saved yet."""
+        self.rows_since = math.inf
+        self.have: Collection[int] = frozenset()
+        """Items that had a result before this claim."""
+        self.sent = 0
+        """Requests the model was given (counted by the device loop)."""
+        self.answered = 0
+        """Outcomes that came back (counted by the writer)."""
+        self.in_force: Mapping[str, Any] | None = None
+        """What the job runs with, to be recorded with this chunk."""
+        self.gone = False
+        """Lost, cancelled, fenced or given back: nothing of it is written any more."""
+        self._parts: dict[int, list[Outcome | None]] = {}
+        self._spent: dict[int, tuple[int, int]] = {}
+
+    def asks(self, task: Task[Any, Any, Any], params: Any, codec: EngineCodec) -> None:
+        """What its items are asked, and how."""
+        self.task, self.params, self.codec = task, params, codec
+        self._to_json: Callable[[Any], bytes] = task.output.__pydantic_serializer__.to_json
+        self._vectors = hasattr(task.output, "vector")
+
+    def answer(self, index: int, part: int, outcome: Outcome) -> list[Work]:
+        """Take one outcome; work for a further round, if the task wants one."""
+        asked = self.asked[index]
+        if asked is None:
+            return []
+        if len(asked.requests) == 1:
+            return self._conclude(index, asked, (_sane(asked.requests[0], outcome),))
+        parts = self._parts.setdefault(index, [None] * len(asked.requests))
+        parts[part] = _sane(asked.requests[part], outcome)
+        if None in parts:
+            return []
+        return self._conclude(index, asked, [each for each in self._parts.pop(index) if each is not None])
+
+    def fail(self, index: int, code: ItemErrorCode, message: str, *, tokens_in: int = 0) -> None:
+        """This item's result is an error."""
+        spent = self._spent.pop(index, (0, 0))
+        asked = self.asked[index]
+        truncated, windows = (asked.truncated_tokens, max(1, len(asked.weights))) if asked else (0, 1)
+        fate = (None, None, code.value, clean(message), tokens_in + spent[0], spent[1], truncated, windows)
+        self._row(index, "error", *fate)
+
+    def start_over(self) -> None:
+        """Forget what was prepared: no item has a row, none can be asked."""
+        claim = self.claim
+        self.seqs = [seq for seq in range(claim.seq_lo, claim.seq_hi) if seq not in self.have]
+        self.left = len(self.seqs)
+        self.items, self.asked = [None] * self.left, [Asked([]) for _ in self.seqs]
+        self.take_rows()
+
+    def fail_rest(self, code: ItemErrorCode, message: str) -> None:
+        """Every item without a row gets this error."""
+        for index, asked in enumerate(self.asked):
+            if asked is not None:
+                self.fail(index, code, message)
+
+    def keys(self) -> list[Key]:
+        """Of every request that may still be in the model."""
+        return [
+            (self, index, part)
+            for index, asked in enumerate(self.asked)
+            if asked is not None
+            for part in range(len(asked.requests))
+        ]
+
+    @property
+    def done(self) -> bool:
+        return self.left == 0
+
+    def params_of(self, index: int) -> Any:
+        return self.overrides.get(index, self.params) if self.overrides else self.params
+
+    def take_rows(self) -> list[ResultRow]:
+        """The unsaved rows, which are the caller's from here on."""
+        rows, self.rows, self.rows_since = self.rows, [], math.inf
+        return rows
+
+    def _conclude(self, index: int, asked: Asked, outcomes: Sequence[Outcome]) -> list[Work]:
+        for outcome in outcomes:
+            if type(outcome) is Failed:
+                self.fail(index, outcome.code, outcome.message, tokens_in=sum(o.input_tokens for o in outcomes))
+                return []
+        try:
+            output = self.task.postprocess(self.items[index], asked, outcomes, self.params_of(index))
+            if type(output) is More:
+                return self._again(index, asked, outcomes, output)
+            self._succeed(index, asked, outcomes, output)
+        except ItemError as error:
+            self.fail(index, error.code, error.message)
+        except Exception as error:
+            self.fail(index, ItemErrorCode.MODEL_ERROR, f"postprocess: {type(error).__name__}: {error}")
+        return []
+
+    def _succeed(self, index: int, asked: Asked, outcomes: Sequence[Outcome], output: Any) -> None:
+        if len(outcomes) == 1:
+            tokens_in, tokens_out = outcomes[0].input_tokens, outcomes[0].output_tokens
+        else:
+            tokens_in, tokens_out = _tokens(outcomes)
+        if self._spent:
+            spent = self._spent.pop(index, (0, 0))
+            tokens_in, tokens_out = tokens_in + spent[0], tokens_out + spent[1]
+        vector = output.vector if self._vectors else None
+        text = None if vector is not None else self._to_json(output).decode()
+        windows = len(asked.weights) or 1
+        self._row(index, "ok", text, vector, None, None, tokens_in, tokens_out, asked.truncated_tokens, windows)
+
+    def _row(self, index: int, status: str, *fate: Any) -> None:
+        seq = self.seqs[index]
+        item = self.items[index]
+        custom_id = item.custom_id if item is not None else None
+        kept = self.kept[index] if self.kept else None
+        if not self.rows:
+            self.rows_since = time.monotonic()
+        self.rows.append(ResultRow._make((seq, custom_id or str(seq), status, *fate, kept)))
+        self.asked[index] = None
+        self.left -= 1
+
+    def _again(self, index: int, asked: Asked, outcomes: Sequence[Outcome], more: More) -> list[Work]:
+        """A further round: what was spent so far is kept, the new requests are encoded here."""
+        spent, now = self._spent.get(index, (0, 0)), _tokens(outcomes)
+        self._spent[index] = (spent[0] + now[0], spent[1] + now[1])
+        encoded = self.codec.encode(more.requests)
+        refused = next((each for each in encoded if isinstance(each, Failed)), None)
+        if refused is not None or not encoded:
+            code, text = (refused.code, refused.message) if refused else (ItemErrorCode.MODEL_ERROR, "an empty round")
+            self.fail(index, code, text)
+            return []
+        self.asked[index] = Asked(more.requests, asked.weights, asked.truncated_tokens, more.state)
+        seq = self.seqs[index]
+        return [
+            Work((self, index, part), each, seq) for part, each in enumerate(encoded) if not isinstance(each, Failed)
+        ]
+
+
+def clean(message: str) -> str:
+    """An error text as a database can keep it: no NUL, no surrogates, not endless."""
+    return message[:MESSAGE_CHARS].replace("\0", "\\0").encode("utf-8", "replace").decode()
+
+
+def _tokens(outcomes: Sequence[Outcome]) -> tuple[int, int]:
+    return sum([each.input_tokens for each in outcomes]), sum([each.output_tokens for each in outcomes])
+
+
+def _sane(request: Request, outcome: Outcome) -> Outcome:
+    """The outcome, or a failure when it is not one of this kind of request: a wrong row is worse than none."""
+    if type(outcome) is Failed:
+        return outcome
+    kind, fits = _FITTING[type(request)]
+    if type(outcome) is not kind:
+        text = f"the model answered {type(request).__name__} with {type(outcome).__name__}"
+        return Failed(ItemErrorCode.MODEL_ERROR, text)
+    if not fits(request, outcome):
+        text = f"the model answered {type(request).__name__} with too few, too many or not finite numbers"
+        return Failed(ItemErrorCode.MODEL_ERROR, text, input_tokens=outcome.input_tokens)
+    return outcome
+
+
+def _finite(numbers: Sequence[float], expected: int) -> bool:
+    return len(numbers) == expected and math.isfinite(sum(numbers))
+
+
+_FITTING: dict[type, tuple[type, Callable[[Any, Any], bool]]] = {
+    Classify: (Classified, lambda asked, got: _finite(got.logits, len(got.labels))),
+    Embed: (Embedded, lambda asked, got: bool(got.vector) and math.isfinite(sum(array("f", got.vector)))),
+    Similarity: (Compared, lambda asked, got: _finite(got.similarities, len(asked.candidates))),
+    Score: (Scored, lambda asked, got: _finite(got.logprobs, len(asked.continuations))),
+    Generate: (Generated, lambda asked, got: len(got.samples) == asked.n),
+}

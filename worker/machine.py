@@ -1,0 +1,221 @@
+"""One worker process, wired: store, device, models, and the one shift that runs at a time."""
+
+import logging
+import math
+import os
+import random
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import QueueUnavailable, StoreUnavailable, TextmillError
+from jobs.models import Registry
+from jobs.queue import Queue
+from jobs.settings import Settings
+from jobs.store import Store
+from jobs.upkeep import Upkeep
+from worker.backoff import backoff
+from worker.devices import device
+from worker.residency import Residency
+from worker.shift import Shift, Tally
+from worker.watchdog import Watchdog
+
+log = logging.getLogger("textmill.worker")
+
+BEAT_S = 5.0
+"""Between two reports of being alive."""
+
+
+class Machine:
+    """Runs shifts: `work` when a hint comes, and by itself when none comes for a while."""
+
+    def __init__(
+        self, settings: Settings, *, queues: Sequence[str] | None = None, leave: Callable[[int], None] = os._exit
+    ) -> None:
+        self.settings = settings
+        self.queues = tuple(queues or settings.queues)
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.store = Store.open(settings.effective_database_url, lease_s=settings.lease_s)
+        self.queue = Queue(settings)
+        self.watchdog = Watchdog(self._tell, leave)
+        self.device = device(settings)
+        self.residency = Residency(settings, self.device, Registry(self.store).get)
+        self.ignored = 0
+        """Hints for queues this worker does not serve: forged ones, or a misconfigured producer's."""
+        self.totals = Tally()
+        self._upkeep = Upkeep(self.store, self.queue, settings, self.id)
+        self._one_at_a_time = threading.Lock()
+        self._shift: Shift | None = None
+        self._stopping = threading.Event()
+        self._grace_s = settings.grace_s
+        self._hinted_at = -math.inf  # a new worker looks at once
+        self._state = "idle"
+        self._boot_id = _boot_id()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Heartbeat, upkeep and idle claims, each in a thread."""
+        self.watchdog.start()
+        self._upkeep.start()
+        for name, target in (("idle", self._look_for_work), ("heartbeat", self._beat_on)):
+            thread = threading.Thread(target=target, name=f"textmill-{name}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def work(self, queue: Any) -> Tally | None:
+        """Run a shift for a hint; waits for the one that is running. None for a hint that means nothing here."""
+        if not isinstance(queue, str) or queue not in self.queues:
+            self.ignored += 1
+            log.warning("a hint for queue %.100r was ignored; this worker serves %s", queue, ", ".join(self.queues))
+            return None
+        self._hinted_at = time.monotonic()
+        return self._run_shift([queue, *(name for name in self.queues if name != queue)])
+
+    def wake(self) -> None:
+        """A hint has arrived while a shift may be running: it looks for work at once."""
+        self._hinted_at = time.monotonic()
+        shift = self._shift
+        if shift is not None:
+            shift.wake()
+
+    def stop(self, grace_s: float | None = None) -> None:
+        """Claim nothing more, finish what fits the grace period, release the rest, end every thread."""
+        self._grace_s = self.settings.grace_s if grace_s is None else grace_s
+        self._stopping.set()
+        shift = self._shift
+        if shift is not None:
+            shift.stop(self._grace_s)
+        with self._one_at_a_time:
+            self._state = "stopped"
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+        self._upkeep.stop()
+
+    def close(self) -> None:
+        """Free the models and the connections."""
+        self.watchdog.stop()
+        self.residency.close()
+        self.queue.close()
+        self.store.close()
+
+    def info(self) -> dict[str, Any]:
+        """What `celery inspect stats` shows of this worker beside Celery's own."""
+        totals = {"chunks": self.totals.chunks, "items": self.totals.items, "errors": self.totals.errors}
+        models = {name: model.stats() for name in self.residency.names() if (model := self.residency.get(name))}
+        return {
+            "id": self.id,
+            "device": self.device.name,
+            "state": self._state,
+            "queues": list(self.queues),
+            "hints_ignored": self.ignored,
+            "totals": totals,
+            "models": models,
+        }
+
+    # ----- shifts -----
+
+    def _run_shift(self, queues: Sequence[str]) -> Tally | None:
+        with self._one_at_a_time:
+            if self._stopping.is_set():
+                return None
+            shift = self._shift = self._new_shift(queues)
+            self._state = "working"
+            if self._stopping.is_set():  # stop() may have looked before the shift was there
+                shift.stop(self._grace_s)
+            try:
+                tally = shift.run()
+            finally:
+                self._shift, self._state = None, "idle"
+        self._count(tally)
+        if not tally.ran_dry and not self._stopping.is_set():
+            self._pass_on(queues)
+        return tally
+
+    def _new_shift(self, queues: Sequence[str]) -> Shift:
+        return Shift(
+            store=self.store,
+            settings=self.settings,
+            residency=self.residency,
+            watchdog=self.watchdog,
+            worker_id=self.id,
+            queues=queues,
+        )
+
+    def _count(self, tally: Tally) -> None:
+        self.totals.chunks += tally.chunks
+        self.totals.items += tally.items
+        self.totals.errors += tally.errors
+        if tally.chunks:
+            log.info("shift: %d chunks, %d items, %d of them errors", tally.chunks, tally.items, tally.errors)
+
+    def _pass_on(self, queues: Sequence[str]) -> None:
+        """This shift leaves work behind: a hint for whoever is free."""
+        try:
+            self.queue.hint(queues[0])
+        except QueueUnavailable:
+            self._hinted_at = 0.0  # nobody will be told: look again at once
+
+    # ----- threads -----
+
+    def _look_for_work(self) -> None:
+        """Idle claims: with Redis gone altogether, jobs still finish."""
+        failures = backoff(1.0, 30.0)
+        wait = self._idle_wait()
+        while not self._stopping.wait(min(wait, 1.0)):
+            if self._shift is not None or time.monotonic() < self._hinted_at + wait:
+                continue
+            wait = self._idle_wait()
+            try:
+                if self._is_work():
+                    self._run_shift(self.queues)
+                self._hinted_at = time.monotonic()
+                failures = backoff(1.0, 30.0)
+            except TextmillError as error:
+                log.warning("looking for work: %s", error)
+                self._stopping.wait(next(failures))
+            except Exception:
+                log.exception("an idle shift failed")
+                self._stopping.wait(next(failures))
+
+    def _idle_wait(self) -> float:
+        return self.settings.idle_claim_s * random.uniform(0.5, 1.5)
+
+    def _is_work(self) -> bool:
+        return any(self.store.chunks.ready(queue, 1) for queue in self.queues)
+
+    def _beat_on(self) -> None:
+        while True:
+            try:
+                self._beat(self._state)
+            except StoreUnavailable as error:
+                log.warning("heartbeat: %s", error)
+            if self._stopping.wait(min(BEAT_S, self.settings.lease_s)):
+                return
+
+    def _beat(self, state: str) -> None:
+        self.store.workers.beat(
+            self.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            boot_id=self._boot_id,
+            device=self.device.name,
+            models=self.residency.names(),
+            state=state,
+            queues=self.queues,
+        )
+
+    def _tell(self, reason: str) -> None:
+        """The watchdog's last words, where `textmill doctor` and the dashboard find them."""
+        self._beat(reason[:500])
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"

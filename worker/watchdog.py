@@ -1,0 +1,87 @@
+"""Ends the process when something in it makes no progress; the supervisor starts a new one."""
+
+import contextlib
+import faulthandler
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+log = logging.getLogger("textmill.worker")
+
+UNFIT, DEVICE_LOST, HUNG = 64, 70, 75
+"""Exit codes: settings or flags do not fit; the device is beyond repair; something did not come back in time."""
+LOOK_S = 1.0
+GIL_GRACE_S = 5.0
+"""If the watchdog itself gets no turn for this long past a limit, faulthandler's own thread, which needs no
+interpreter lock, ends the process (exit code 1)."""
+LAST_WORDS_S = 2.0
+"""How long writing down the reason may take."""
+
+
+class Watchdog:
+    """Watches named pieces of work. `tell` writes a reason down where people look; `leave` ends the process."""
+
+    def __init__(self, tell: Callable[[str], None], leave: Callable[[int], None] = os._exit) -> None:
+        self._tell, self._leave = tell, leave
+        self._lock = threading.Lock()
+        self._watched: dict[object, tuple[str, float]] = {}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="textmill-watchdog", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+            faulthandler.cancel_dump_traceback_later()
+
+    @contextlib.contextmanager
+    def watch(self, what: str, limit_s: float) -> Iterator[None]:
+        """What runs inside must be over within the limit, or the process ends with `HUNG`."""
+        token = object()
+        with self._lock:
+            self._watched[token] = (what, time.monotonic() + limit_s)
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._watched[token]
+
+    def end(self, code: int, reason: str) -> None:
+        """Write the reason down, then end the process at once."""
+        log.critical("exit %d: %s", code, reason)
+        last_words = threading.Thread(target=self._tell, args=(reason,), daemon=True)
+        last_words.start()
+        last_words.join(LAST_WORDS_S)
+        sys.stderr.flush()
+        logging.shutdown()
+        self._leave(code)
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_S / 4):
+            late = self._late()
+            if late:
+                faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr, all_threads=True)
+                self.end(HUNG, f"no progress in time: {late}")
+                return
+            self._arm()
+
+    def _late(self) -> str | None:
+        now = time.monotonic()
+        with self._lock:
+            return next((what for what, until in self._watched.values() if now > until), None)
+
+    def _arm(self) -> None:
+        """Set faulthandler's timer past the nearest limit; a thread that keeps the interpreter lock cannot move it."""
+        with self._lock:
+            nearest = min((until for _, until in self._watched.values()), default=None)
+        faulthandler.cancel_dump_traceback_later()
+        if nearest is not None and self._leave is os._exit:
+            wait = max(0.1, nearest - time.monotonic()) + GIL_GRACE_S
+            faulthandler.dump_traceback_later(wait, exit=True, file=sys.__stderr__ or sys.stderr)
