@@ -1,7 +1,6 @@
 """`textmill models`: the registry that jobs name their model from."""
 
 import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -16,12 +16,16 @@ from jobs.upkeep import Upkeep
 
 POLL_S = (0.05, 0.5)
 """How often a job is looked at: at first, and later."""
+EMBEDDED_LEASE_S = 20.0
+"""Unless a lease is set: what a killed worker held goes on after so long, and renewal on the same machine is quick."""
 READY_S = 60.0
 """A worker that announced itself within this time is up."""
 
 
 def mill(settings: Settings, store: Store, *, role: Role, say: Say, port: int | None = None) -> Mill:
     """The machine of the settings' home, not started yet."""
+    if "lease_s" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"lease_s": EMBEDDED_LEASE_S})
     queue = Queue(settings)
 
     def ready(pid: int) -> bool:

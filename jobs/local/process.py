@@ -52,7 +52,10 @@ class WorkerProcess:
 
     def died(self) -> bool:
         """Whether it has ended."""
-        return self._process.poll() is not None
+        if self._process.poll() is None:
+            return False
+        self._let_go()
+        return True
 
     def why(self) -> str:
         """How it ended, for people."""

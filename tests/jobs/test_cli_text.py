@@ -1,0 +1,177 @@
+"""What the command line reads and prints, without processes: params, tables, durations, URLs, views."""
+
+import io
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+import typer
+
+from jobs.cli import params, view
+from jobs.cli.output import Tally
+from jobs.cli.progress import JsonLines, PlainLines, duration, figures, reporter
+from jobs.cli.summary import interrupted, summary
+from jobs.cli.table import facts, table
+from jobs.cli.urls import hide
+from jobs.errors import UsageError
+from jobs.schemas import Counts, Job, Rate
+from jobs.states import Control, JobState
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def test_params_are_json_where_they_parse_and_text_otherwise() -> None:
+    given = ["num_beams=4", 'labels=["a", "b"]', "prompt=Say: a=b", "flag=true", "empty=", "half={"]
+
+    assert params.parse(given) == {
+        "num_beams": 4,
+        "labels": ["a", "b"],
+        "prompt": "Say: a=b",
+        "flag": True,
+        "empty": "",
+        "half": "{",
+    }
+
+
+@pytest.mark.parametrize("given", [["beams"], ["=4"], ["a=1", "a=2"]])
+def test_params_that_are_no_pairs_or_doubled_are_refused(given: list[str]) -> None:
+    with pytest.raises(typer.BadParameter):
+        params.parse(given)
+
+
+def test_names_with_commas_between_lose_blanks_and_gaps() -> None:
+    assert params.words(" a, b,,c ") == ("a", "b", "c")
+    assert params.words(None) == ()
+
+
+def test_labels_stay_text() -> None:
+    assert params.labels(["team=search", "year=2026"]) == {"team": "search", "year": "2026"}
+    with pytest.raises(typer.BadParameter):
+        params.labels(["team"])
+
+
+def test_a_deadline_without_a_zone_is_utc() -> None:
+    assert params.as_utc(datetime(2026, 11, 23)) == NOW
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.25, "250 ms"), (12, "12 s"), (60, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (356_400, "4 d 3 h")]
+    + [(59.6, "1 min"), (-3, "0 s")],
+)
+def test_durations_read_naturally(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:p@ss/w:rd@db/x", "postgresql://***@db/x"),
+        ("redis://:secret@127.0.0.1:6379/0", "redis://***@127.0.0.1:6379/0"),
+        ("postgresql://db/x?sslpassword=hush&a=1", "postgresql://db/x?sslpassword=***&a=1"),
+        ("sqlite:////home/me/textmill.db", "sqlite:////home/me/textmill.db"),
+    ],
+)
+def test_urls_are_shown_without_their_secrets(url: str, shown: str) -> None:
+    assert hide(url) == shown
+
+
+def test_tables_align_and_have_no_blanks_at_line_ends() -> None:
+    assert table(("A", "LONG"), [("xyz", 1), ("", "")]) == "A    LONG\nxyz  1\n"
+    assert facts([("a", 1), ("long", "x"), ("none", None)]) == "a:    1\nlong: x"
+
+
+def test_json_progress_is_one_line_for_each_new_state_and_interval() -> None:
+    stream = io.StringIO()
+    lines = JsonLines(stream, interval_s=3600)
+
+    for job in (_job(), _job(), _job(state=JobState.COMPLETED), _job(state=JobState.COMPLETED)):
+        lines.show(job)
+
+    assert [orjson.loads(line)["state"] for line in stream.getvalue().splitlines()] == ["running", "completed"]
+
+
+def test_plain_progress_tells_what_is_done_how_fast_and_what_failed() -> None:
+    stream = io.StringIO()
+
+    PlainLines(stream).show(_job(rate=Rate(items_per_s=38.2, tokens_per_s=4100.0)))
+
+    line = stream.getvalue()
+    assert line.startswith("classify job_0199")
+    assert "415/1,000 running, 38.2 items/s, 4,100 tokens/s" in line
+    assert line.endswith("3 failed\n")
+
+
+def test_a_pipe_gets_plain_lines_and_a_paused_job_says_so() -> None:
+    assert isinstance(reporter(io.StringIO(), as_json=False), PlainLines)
+    assert figures(_job(control=Control.PAUSE)).startswith("running (paused)")
+
+
+def test_the_time_left_is_told_only_while_there_is_some() -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=90.4)
+
+    assert "1 min 30 s left" in figures(_job(eta_at=soon))
+    assert "left" not in figures(_job(eta_at=soon, state=JobState.COMPLETED))
+
+
+def test_the_summary_counts_failures_by_code_and_says_what_to_type_next() -> None:
+    tally = Tally(ok=997, truncated_items=2, truncated_tokens=3400)
+    tally.errors.update(["too_long", "too_long", "empty_text"])
+
+    text = summary(_job(state=JobState.COMPLETED), tally, "out.jsonl")
+
+    assert "1,000 items: 997 ok, 3 failed (too_long 2, empty_text 1)" in text
+    assert "3,400 tokens of 2 long items" in text
+    assert "out.jsonl" in text
+    assert f"textmill retry {_job().id}" in text
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_where_it_goes_on_anyway() -> None:
+    assert "same command" in interrupted(None, None)
+    assert "same command goes on" in interrupted(_job(), None)
+    assert "textmill cancel" in interrupted(_job(), "`textmill up` (process 7)")
+
+
+@pytest.mark.parametrize(
+    ("job", "code"),
+    [
+        ({"state": JobState.COMPLETED, "counts": Counts(total=1, ok=1)}, 0),
+        ({"state": JobState.COMPLETED, "counts": Counts(total=1, error=1)}, 3),
+        ({"state": JobState.FAILED}, 1),
+        ({"state": JobState.CANCELLED}, 1),
+    ],
+)
+def test_exit_codes_tell_how_a_job_ended(job: dict[str, Any], code: int) -> None:
+    assert view.exit_code(_job(**job)) == code
+
+
+def test_a_view_leaves_out_what_is_not_known() -> None:
+    text = view.view(_job())
+
+    assert "415 of 1,000 done (42%): 412 ok, 3 failed" in text
+    assert "finished" not in text
+    assert "deadline" not in text
+
+
+def test_a_list_without_jobs_says_how_to_begin() -> None:
+    assert "textmill submit" in view.listing([])
+    assert "415/1,000" in view.listing([_job()])
+
+
+def test_an_unknown_state_is_named_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"'done'.*queued.*completed"):
+        view.states_of(["running", "done"])
+
+
+def _job(**fields: Any) -> Job:
+    defaults: dict[str, Any] = {
+        "id": "job_0199" + "a" * 28,
+        "task": "classify",
+        "model": "fake",
+        "state": JobState.RUNNING,
+        "counts": Counts(total=1000, ok=412, error=3, pending=585),
+        "progress": 0.415,
+        "created_at": NOW,
+    }
+    return Job(**defaults | fields)
