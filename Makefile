@@ -1,4 +1,4 @@
-# Everything a person or CI runs. Paths are relative and programs start as `python -m`, so that a folder
+# Everything a person or CI runs. Paths are relative and tools start as `python -m`, so that a folder
 # with spaces or non-ASCII letters in its name works.
 
 .DEFAULT_GOAL := help
@@ -19,7 +19,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.worker ## install, fetch the demo models, run real jobs over examples/
-	@$(PY) -m jobs.cli models fetch demo
+	@$(VENV)/bin/textmill models fetch demo
 	@$(PY) examples/demo.py
 
 test: $(VENV)/.dev ## every test, with private PostgreSQL and Valkey servers

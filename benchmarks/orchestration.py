@@ -23,6 +23,7 @@ from tests.servers import Postgres
 
 SIZES = (10_000, 100_000, 1_000_000)
 POLL_S = 0.05
+TEXTMILL = str(Path(sys.executable).parent / "textmill")
 
 
 def main() -> None:
@@ -52,7 +53,7 @@ def run(settings: Settings, folder: Path, n: int) -> tuple[float, dict[str, floa
     source, out = folder / f"in-{n}.jsonl", folder / f"out-{n}-{time.monotonic_ns()}.jsonl"
     write_jsonl(source, n)
     start = time.perf_counter()
-    command = [sys.executable, "-m", "jobs.cli", "run", "classify", str(source), "-o", str(out), "--model", "fake"]
+    command = [TEXTMILL, "run", "classify", str(source), "-o", str(out), "--model", "fake"]
     with (folder / "stderr").open("wb") as stderr:
         process = subprocess.Popen(command, env=environment(settings), stdout=stderr, stderr=stderr)
         peaks = _peaks(process)
@@ -118,7 +119,7 @@ def _row(database: str, n: int, fixed: float, seconds: float, peaks: dict[str, f
 
 
 def _textmill(settings: Settings, *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "jobs.cli", *arguments], env=environment(settings), check=True)
+    subprocess.run([TEXTMILL, *arguments], env=environment(settings), check=True)
 
 
 if __name__ == "__main__":
