@@ -24,7 +24,7 @@ CROWDED_S = (0.002, 0.01)
 _READY = """
     SELECT count(*) FROM (SELECT 1 FROM chunks AS c
         WHERE c.state = 'pending' AND c.queue = :queue AND (c.not_before IS NULL OR c.not_before <= {now})
-        LIMIT :most) AS ready
+        ORDER BY c.queue, c.priority DESC, c.turn, c.id LIMIT :most) AS ready
 """
 _QUEUES = """
     WITH RECURSIVE found(queue) AS (

@@ -36,6 +36,8 @@ class Wish(NamedTuple):
 
 _PENDING = "c.state = 'pending' AND c.queue = :queue AND (c.not_before IS NULL OR c.not_before <= {now})"
 _ORDER = "ORDER BY c.queue, c.priority DESC, c.turn, c.id"
+# With this order models are compared by BETWEEN x AND x, not by =, because then only the index by model gives it:
+# without good statistics the planner takes two equalities for one row, and walks the whole queue for the model.
 _MODEL_ORDER = "ORDER BY c.queue, c.model, c.priority DESC, c.turn, c.id"
 
 _TAKE = """
@@ -55,16 +57,16 @@ WITH head AS MATERIALIZED (
 ), near AS MATERIALIZED (
     SELECT first.* FROM head CROSS JOIN unnest(CAST(:loaded AS text[])) AS loaded(model) CROSS JOIN LATERAL (
         SELECT c.id, c.model, c.priority, c.turn, c.crashes FROM chunks c
-        WHERE {_PENDING} AND c.model = loaded.model AND c.priority = head.priority
+        WHERE {_PENDING} AND c.model BETWEEN loaded.model AND loaded.model
         {_MODEL_ORDER} LIMIT 1 {{skip_c}}) AS first
-    WHERE first.turn <= head.turn + :patience
+    WHERE first.priority = head.priority AND first.turn <= head.turn + :patience
 ), chosen AS MATERIALIZED (
     SELECT * FROM (SELECT near.*, 0 AS rank FROM near UNION ALL SELECT head.*, 1 FROM head) AS candidates
     ORDER BY rank, turn, id LIMIT 1
 ), picked AS MATERIALIZED (
     SELECT next.* FROM chosen CROSS JOIN LATERAL (
         SELECT c.id, c.cost, c.seq_hi - c.seq_lo AS items, c.priority, c.turn FROM chunks c
-        WHERE {_PENDING} AND c.model = chosen.model AND chosen.crashes = 0 AND c.crashes = 0
+        WHERE {_PENDING} AND c.model BETWEEN chosen.model AND chosen.model AND chosen.crashes = 0 AND c.crashes = 0
         {_MODEL_ORDER} LIMIT {MOST_CHUNKS} {{skip_c}}) AS next
 ), cut AS MATERIALIZED (
     SELECT id FROM (

@@ -29,8 +29,11 @@ POSTGRESQL_SESSION = {
     "lock_timeout": "10s",
     "statement_timeout": "60s",
     "idle_in_transaction_session_timeout": "30s",
-    # A claim is many small index scans; without statistics their estimates are wild and would start the compiler.
+    # Everything here goes by an index, and what is worked on is in memory.
+    "random_page_cost": "1.1",
+    # A claim is many small index scans; without statistics their estimates are wild and would start the compiler and more processes.
     "jit": "off",
+    "max_parallel_workers_per_gather": "0",
 }
 POSTGRESQL_CONNECT = {
     "connect_timeout": 5,

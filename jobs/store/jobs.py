@@ -18,6 +18,7 @@ from jobs.store.values import NewBlock
 
 LINES_AT_ONCE = 16
 """Blocks read by one query when a job's lines are streamed."""
+FORECASTS_AT_ONCE = 20
 
 
 class Jobs:
@@ -138,8 +139,12 @@ class Jobs:
         self._db.write(lambda connection: connection.execute(noted))
 
     def forecast(self) -> int:
-        """How many running jobs got their `first_eta_at` now: the first forecast there was, kept to be judged by."""
-        wanted = rows.live_jobs().where(jobs.c.state == JobState.RUNNING, jobs.c.first_eta_at.is_(None))
+        """How many running jobs got their `first_eta_at` now: the first forecast there was, kept to be judged by.
+
+        Looks at a few of them, a few others each time.
+        """
+        unknown = rows.live_jobs().where(jobs.c.state == JobState.RUNNING, jobs.c.first_eta_at.is_(None))
+        wanted = unknown.order_by(func.random()).limit(FORECASTS_AT_ONCE)
 
         def work(connection: Connection) -> int:
             found = progress.read(connection, connection.execute(wanted).all())
@@ -205,7 +210,8 @@ class Jobs:
 
     def finishable(self) -> builtins.list[str]:
         """The jobs that `finish` would complete."""
-        wanted = select(jobs.c.id).where(*rows.FINISHABLE)
+        begun = (jobs.c.state == JobState.RUNNING) | (jobs.c.n_chunks == 0)
+        wanted = select(jobs.c.id).where(begun, *rows.FINISHABLE)
         return [ids.public(found) for found in self._db.read(lambda connection: connection.scalars(wanted).all())]
 
     def expire_due(self) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Connection, Row, func, select
 
@@ -19,24 +20,24 @@ RECENT_S = 60.0
 class Tally(NamedTuple):
     """What the chunks of one job add up to."""
 
-    ok: int = 0
-    error: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    recent_items: int = 0
-    recent_tokens: int = 0
+    ok: int
+    error: int
+    tokens_in: int
+    tokens_out: int
+    recent_items: int
+    recent_tokens: int
 
 
 def read(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]:
     """The jobs of these rows of `jobs`, in their order."""
     if not rows:
         return []
-    tallies = _tallies(connection, [row.id for row in rows])
     moment = connection.execute(select(now())).scalar_one()
-    return [_job(row, tallies.get(row.id, Tally()), moment) for row in rows]
+    return [_job(row, _tally(connection, row.id), moment) for row in rows]
 
 
-def _tallies(connection: Connection, job_ids: Sequence[Any]) -> dict[Any, Tally]:
+def _tally(connection: Connection, job_id: UUID) -> Tally:
+    """One aggregate a job, not one for all: without statistics the planner would read the whole table for a list."""
     items = chunks.c.n_ok + chunks.c.n_error
     tokens = chunks.c.tokens_in + chunks.c.tokens_out
     recent = chunks.c.finished_at > later(-RECENT_S)
@@ -45,13 +46,11 @@ def _tallies(connection: Connection, job_ids: Sequence[Any]) -> dict[Any, Tally]
         func.sum(chunks.c.n_error),
         func.sum(chunks.c.tokens_in),
         func.sum(chunks.c.tokens_out),
-        func.coalesce(func.sum(items).filter(recent), 0),
-        func.coalesce(func.sum(tokens).filter(recent), 0),
+        func.sum(items).filter(recent),
+        func.sum(tokens).filter(recent),
     )
-    found = connection.execute(
-        select(chunks.c.job_id, *sums).where(chunks.c.job_id.in_(job_ids)).group_by(chunks.c.job_id)
-    )
-    return {row[0]: Tally(*map(int, row[1:])) for row in found}
+    found = connection.execute(select(*sums).where(chunks.c.job_id == job_id)).one()
+    return Tally(*(int(total or 0) for total in found))
 
 
 def _job(row: Row[Any], tally: Tally, moment: datetime) -> Job:
