@@ -25,7 +25,7 @@ from jobs.tasks.base import (
     Similarity,
     Task,
 )
-from jobs.tasks.params import Output, Params, Real, Whole
+from jobs.tasks.params import Output, Params
 from jobs.tasks.prompts import phrase
 from jobs.tasks.texts import check_text
 
@@ -43,11 +43,11 @@ class ClassifyItem(Item):
 
 
 class ClassifyParams(Params):
-    top_k: Whole | None = Field(default=None, ge=1)
+    top_k: int | None = Field(default=None, ge=1)
     """None: every label."""
     function_to_apply: scores.Function | None = None
     """None: as the model was trained; softmax for `labels`."""
-    threshold: Real | None = None
+    threshold: float | None = None
     """Labels with a lower score are left out; the list may be empty."""
     labels: tuple[Label, ...] | None = Field(default=None, min_length=2, max_length=1000)
 

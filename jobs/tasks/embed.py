@@ -12,7 +12,7 @@ from jobs.errors import ItemError, ItemErrorCode
 from jobs.schemas import Item
 from jobs.tasks import scores, windows
 from jobs.tasks.base import Asked, Codec, Embed, Embedded, Outcome, Task
-from jobs.tasks.params import Output, Params, Whole
+from jobs.tasks.params import Output, Params
 from jobs.tasks.texts import check_text, need
 
 
@@ -30,7 +30,7 @@ class EmbedParams(Params):
     """None: as the model's own configuration says, else mean."""
     normalize: bool = True
     """Length 1, so that a dot product is the cosine."""
-    dimensions: Whole | None = Field(default=None, ge=1, le=65_536)
+    dimensions: int | None = Field(default=None, ge=1, le=65_536)
     """Only the first so many numbers, for models trained to be cut (Matryoshka). None: all."""
 
 

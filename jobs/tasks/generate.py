@@ -10,9 +10,9 @@ from jobs.errors import ItemError, ItemErrorCode
 from jobs.schemas import Item
 from jobs.tasks import windows
 from jobs.tasks.base import Asked, Codec, Generate, Generated, Message, Outcome, Task
-from jobs.tasks.params import GenerationParams, Output, Whole
+from jobs.tasks.params import GenerationParams, Output
 from jobs.tasks.prompts import fill
-from jobs.tasks.texts import check_text, need
+from jobs.tasks.texts import check_characters, check_text, need
 
 
 class ChatMessage(BaseModel):
@@ -44,7 +44,7 @@ class GenerateParams(GenerationParams):
 
     long_text: Literal["truncate", "error"] = "error"
     """`truncate` keeps a prompt's end, an encoder's start, and cuts the end of the longest user message."""
-    n: Whole = Field(default=1, ge=1, le=128)
+    n: int = Field(default=1, ge=1, le=128)
     """Samples for each item."""
     stop: Annotated[
         tuple[Annotated[str, StringConstraints(min_length=1, max_length=1000)], ...], BeforeValidator(_listed)
@@ -81,8 +81,11 @@ def _preprocess(item: GenerateItem, params: GenerateParams, codec: Codec) -> Ask
     if item.messages is None:
         assert item.prompt is not None
         return Asked([_plain(params, codec)(check_text(item.prompt, "prompt"))])
+    last = len(item.messages) - 1
     for at, message in enumerate(item.messages):
-        check_text(message.content, f"messages[{at}].content")
+        # An empty system message is common and harmless; an empty last one leaves nothing to answer.
+        check = check_text if at == last else check_characters
+        check(message.content, f"messages[{at}].content")
     return Asked([_chat(_messages(item), params, codec)])
 
 

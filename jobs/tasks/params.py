@@ -2,24 +2,14 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from jobs.tasks.base import Sampling
 
 LongText = Literal["truncate", "split", "error"]
 MAX_NEW_TOKENS = 1_000_000
-
-
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a number is needed, not true or false")
-    return value
-
-
-Whole = Annotated[int, BeforeValidator(_no_bool)]
-Real = Annotated[float, BeforeValidator(_no_bool)]
 
 
 class Params(BaseModel):
@@ -33,6 +23,14 @@ class Params(BaseModel):
     long_text: LongText = "split"
     """What happens to a text longer than the model reads: its rest is dropped, it is read in windows, or refused."""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Without this `true` would pass for 1.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("true and false are not allowed here")
+        return value
+
 
 class Output(BaseModel):
     """What every task's output is: a frozen value of finite numbers."""
@@ -45,19 +43,19 @@ class GenerationParams(Params):
 
     other_names: ClassVar[Mapping[str, str]] = {"max_tokens": "max_new_tokens", "max_length": "max_new_tokens"}
 
-    max_new_tokens: Whole | None = Field(default=None, ge=1, le=MAX_NEW_TOKENS)
-    min_new_tokens: Whole | None = Field(default=None, ge=0, le=MAX_NEW_TOKENS)
-    temperature: Real | None = Field(default=None, ge=0, le=10)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=MAX_NEW_TOKENS)
+    min_new_tokens: int | None = Field(default=None, ge=0, le=MAX_NEW_TOKENS)
+    temperature: float | None = Field(default=None, ge=0, le=10)
     """0 is greedy."""
-    top_p: Real | None = Field(default=None, gt=0, le=1)
-    top_k: Whole | None = Field(default=None, ge=0, le=1_000_000)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0, le=1_000_000)
     """0 turns it off."""
-    seed: Whole | None = Field(default=None, ge=0, lt=2**63)
+    seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
     """None: the engine's own; either way the same for the same item."""
-    num_beams: Whole | None = Field(default=None, ge=1, le=64)
-    length_penalty: Real | None = Field(default=None, ge=-10, le=10)
-    repetition_penalty: Real | None = Field(default=None, gt=0, le=10)
-    no_repeat_ngram_size: Whole | None = Field(default=None, ge=0, le=1000)
+    num_beams: int | None = Field(default=None, ge=1, le=64)
+    length_penalty: float | None = Field(default=None, ge=-10, le=10)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    no_repeat_ngram_size: int | None = Field(default=None, ge=0, le=1000)
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Self:

@@ -8,6 +8,11 @@ def check_text(text: str, field: str = "text") -> str:
     """The text itself. Raises ItemError when it is blank, or holds what no database or tokenizer can keep."""
     if not text or text.isspace():
         raise ItemError(ItemErrorCode.EMPTY_TEXT, f"'{field}' is blank")
+    return check_characters(text, field)
+
+
+def check_characters(text: str, field: str) -> str:
+    """The text itself, blank or not. Raises ItemError when it holds a NUL character or a lone surrogate."""
     if "\0" in text:
         raise ItemError(ItemErrorCode.INVALID_TEXT, f"'{field}' holds a NUL character at {text.index(chr(0))}")
     if not text.isascii():

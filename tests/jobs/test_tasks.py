@@ -73,7 +73,7 @@ def test_an_unknown_parameter_is_named_with_the_one_that_was_meant() -> None:
         ("generate", {"top_p": 1.5}, "parameter 'top_p': Input should be less than or equal to 1 (given 1.5)"),
         ("generate", {"top_p": 0}, "parameter 'top_p': Input should be greater than 0 (given 0)"),
         ("generate", {"n": 0}, "parameter 'n': Input should be greater than or equal to 1 (given 0)"),
-        ("generate", {"n": True}, "parameter 'n': a number is needed, not true or false (given True)"),
+        ("generate", {"n": True}, "parameter 'n': true and false are not allowed here (given True)"),
         ("generate", {"max_new_tokens": "many"}, "parameter 'max_new_tokens'"),
         ("generate", {"max_new_tokens": 1.5}, "(given 1.5)"),
         ("generate", {"seed": 2**63}, "parameter 'seed'"),

@@ -309,6 +309,17 @@ def test_a_blank_message_is_told_by_its_place() -> None:
     assert caught.value.code is ItemErrorCode.EMPTY_TEXT
 
 
+def test_an_empty_system_message_is_no_error_and_a_nul_in_it_is() -> None:
+    blank, bad = ([{"role": "system", "content": text}, {"role": "user", "content": "hi"}] for text in ("", "a\0"))
+
+    output, _ = run("chat", {"messages": blank}, Codec("chat"))
+
+    assert output.generations
+    with pytest.raises(ItemError, match=r"messages\[0\].content") as caught:
+        run("chat", {"messages": bad}, Codec("chat"))
+    assert caught.value.code is ItemErrorCode.INVALID_TEXT
+
+
 @pytest.mark.parametrize("task", ["summarize", "translate", "generate"])
 def test_an_answer_without_a_sample_is_the_models_error(task: str) -> None:
     with pytest.raises(ItemError) as caught:
