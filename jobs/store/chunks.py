@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, select, text, update
+from sqlalchemy import Connection, Row, bindparam, select, text, update
 
 from jobs.states import Control, JobState
 from jobs.store import claims, ids, reaping, saving
@@ -60,6 +60,14 @@ _RELEASE = """
     WHERE chunks.id = mine.chunk_id
     RETURNING chunks.id, chunks.errors
 """
+_JOBS = select(jobs.c.id, jobs.c.task, jobs.c.params, jobs.c.keep, jobs.c.state).where(
+    jobs.c.id.in_(bindparam("ids", expanding=True))
+)
+_START = (
+    update(jobs)
+    .where(jobs.c.id.in_(bindparam("ids", expanding=True)), text("jobs.state = 'queued'"))
+    .values(state=JobState.RUNNING, started_at=now())
+)
 
 
 class Chunks:
@@ -175,16 +183,14 @@ def _claims(connection: Connection, rows: Sequence[Row[Any]], token: str) -> lis
     if not rows:
         return []
     job_ids = {row.job_id: saving.as_uuid(row.job_id) for row in rows}
-    wanted = select(jobs.c.id, jobs.c.task, jobs.c.params, jobs.c.keep, jobs.c.state)
-    found = {row.id: row for row in connection.execute(wanted.where(jobs.c.id.in_(set(job_ids.values()))))}
+    found = {row.id: row for row in connection.execute(_JOBS, {"ids": list(job_ids.values())})}
     _start(connection, [job_id for job_id, job in found.items() if job.state == JobState.QUEUED])
     return [_claimed(row, found[job_ids[row.job_id]], token) for row in rows]
 
 
 def _start(connection: Connection, job_ids: Sequence[Any]) -> None:
     if job_ids:
-        started = update(jobs).where(jobs.c.id.in_(job_ids), text("jobs.state = 'queued'"))
-        connection.execute(started.values(state=JobState.RUNNING, started_at=now()))
+        connection.execute(_START, {"ids": job_ids})
 
 
 def _claimed(row: Any, job: Any, token: str) -> Claim:

@@ -31,7 +31,7 @@ POSTGRESQL_SESSION = {
     "idle_in_transaction_session_timeout": "30s",
     # Everything here goes by an index, and what is worked on is in memory.
     "random_page_cost": "1.1",
-    # A claim is many small index scans; without statistics their estimates are wild and would start the compiler and more processes.
+    # A claim is many small index scans; wild estimates of them must not start the compiler or more processes.
     "jit": "off",
     "max_parallel_workers_per_gather": "0",
 }

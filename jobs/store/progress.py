@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, bindparam, func, select
 
 from jobs.schemas import Counts, Job, JobUsage, Rate
 from jobs.states import FINAL, Control, JobState
@@ -15,6 +15,18 @@ from jobs.store.tables import chunks, jobs
 
 RECENT_S = 60.0
 """The rate of a live job is that of the chunks finished in this time, if there were any."""
+
+_ITEMS = chunks.c.n_ok + chunks.c.n_error
+_TOKENS = chunks.c.tokens_in + chunks.c.tokens_out
+_RECENT = chunks.c.finished_at > later(-RECENT_S)
+_SUMS = select(
+    func.sum(chunks.c.n_ok),
+    func.sum(chunks.c.n_error),
+    func.sum(chunks.c.tokens_in),
+    func.sum(chunks.c.tokens_out),
+    func.sum(_ITEMS).filter(_RECENT),
+    func.sum(_TOKENS).filter(_RECENT),
+).where(chunks.c.job_id == bindparam("job_id"))
 
 
 class Tally(NamedTuple):
@@ -38,18 +50,7 @@ def read(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]:
 
 def _tally(connection: Connection, job_id: UUID) -> Tally:
     """One aggregate a job, not one for all: without statistics the planner would read the whole table for a list."""
-    items = chunks.c.n_ok + chunks.c.n_error
-    tokens = chunks.c.tokens_in + chunks.c.tokens_out
-    recent = chunks.c.finished_at > later(-RECENT_S)
-    sums = (
-        func.sum(chunks.c.n_ok),
-        func.sum(chunks.c.n_error),
-        func.sum(chunks.c.tokens_in),
-        func.sum(chunks.c.tokens_out),
-        func.sum(items).filter(recent),
-        func.sum(tokens).filter(recent),
-    )
-    found = connection.execute(select(*sums).where(chunks.c.job_id == job_id)).one()
+    found = connection.execute(_SUMS, {"job_id": job_id}).one()
     return Tally(*(int(total or 0) for total in found))
 
 
