@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from math import isfinite
+from operator import itemgetter
 from typing import Annotated, Self
 
 from pydantic import Field, SkipValidation, StringConstraints, field_validator, model_validator
@@ -33,6 +34,7 @@ SIMILARITY_SCALE = 20.0
 """Cosines are multiplied by this before the softmax: what sentence-transformers trains with (temperature 0.05)."""
 INSTRUCTION = "Which one of these labels fits the text best: {labels}? Answer with the label only.\n\nText: {text}"
 COMPLETION = "Text: {text}\n\nWhich one of these labels fits the text best: {labels}?\nLabel:"
+_BY_SCORE = itemgetter("score")
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00]*\S[^\x00]*$")]
 
@@ -114,8 +116,8 @@ def _postprocess(
         labels, found = rows[0][0], scores.weighted_mean([row for _, row in rows], asked.weights)
     if not isfinite(sum(found)):
         raise ItemError(ItemErrorCode.MODEL_ERROR, "the model gave scores that are no numbers (NaN or infinite)")
-    order = sorted(range(len(found)), key=found.__getitem__, reverse=True)
-    ranked: list[LabelScore] = [{"label": labels[at], "score": found[at]} for at in order]
+    ranked: list[LabelScore] = [{"label": label, "score": score} for label, score in zip(labels, found, strict=True)]
+    ranked.sort(key=_BY_SCORE, reverse=True)
     if params.threshold is not None:
         ranked = [each for each in ranked if each["score"] >= params.threshold]
     if params.top_k is not None:

@@ -9,14 +9,12 @@ Function = Literal["softmax", "sigmoid", "none"]
 
 def apply(function: Function, logits: Sequence[float]) -> list[float]:
     """The scores of one text's logits. NaN stays NaN; nothing overflows."""
-    if function == "none":
-        return list(logits)
-    if function == "sigmoid":
-        return [sigmoid(logit) for logit in logits]
-    top = max(logits)
-    powers = [exp(logit - top) for logit in logits]
-    total = sum(powers)
-    return [power / total for power in powers]
+    if function == "softmax":
+        top = max(logits)
+        powers = [exp(logit - top) for logit in logits]
+        total = sum(powers)
+        return [power / total for power in powers]
+    return [sigmoid(logit) for logit in logits] if function == "sigmoid" else list(logits)
 
 
 def sigmoid(logit: float) -> float:

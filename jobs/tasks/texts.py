@@ -8,7 +8,8 @@ def check_text(text: str, field: str = "text") -> str:
     """The text itself. Raises ItemError when it is blank, or holds what no database or tokenizer can keep."""
     if not text or text.isspace():
         raise ItemError(ItemErrorCode.EMPTY_TEXT, f"'{field}' is blank")
-    return check_characters(text, field)
+    # The common case, plain ASCII, is spared a call: this runs once for every item.
+    return text if text.isascii() and "\0" not in text else check_characters(text, field)
 
 
 def check_characters(text: str, field: str) -> str:
