@@ -82,17 +82,20 @@ class Held:
         self._to_json: Callable[[Any], bytes] = task.output.__pydantic_serializer__.to_json
         self._vectors = hasattr(task.output, "vector")
 
-    def answer(self, index: int, part: int, outcome: Outcome) -> list[Work]:
+    def answer(self, index: int, part: int, outcome: Outcome) -> Sequence[Work]:
         """Take one outcome; work for a further round, if the task wants one."""
         asked = self.asked[index]
         if asked is None:
-            return []
-        if len(asked.requests) == 1:
-            return self._conclude(index, asked, (_sane(asked.requests[0], outcome),))
-        parts = self._parts.setdefault(index, [None] * len(asked.requests))
-        parts[part] = _sane(asked.requests[part], outcome)
+            return ()
+        requests = asked.requests
+        if type(outcome) is not Failed and not _FITS[type(requests[part])](requests[part], outcome):
+            outcome = _misfit(requests[part], outcome)
+        if len(requests) == 1:
+            return self._conclude(index, asked, (outcome,))
+        parts = self._parts.setdefault(index, [None] * len(requests))
+        parts[part] = outcome
         if None in parts:
-            return []
+            return ()
         return self._conclude(index, asked, [each for each in self._parts.pop(index) if each is not None])
 
     def fail(self, index: int, code: ItemErrorCode, message: str, *, tokens_in: int = 0) -> None:
@@ -100,8 +103,8 @@ class Held:
         spent = self._spent.pop(index, (0, 0))
         asked = self.asked[index]
         truncated, windows = (asked.truncated_tokens, max(1, len(asked.weights))) if asked else (0, 1)
-        fate = (None, None, code.value, clean(message), tokens_in + spent[0], spent[1], truncated, windows)
-        self._row(index, "error", *fate)
+        tokens = (tokens_in + spent[0], spent[1])
+        self._row(index, ("error", None, None, code.value, clean(message), *tokens, truncated, windows))
 
     def start_over(self) -> None:
         """Forget what was prepared: no item has a row, none can be asked."""
@@ -138,47 +141,44 @@ class Held:
         rows, self.rows, self.rows_since = self.rows, [], math.inf
         return rows
 
-    def _conclude(self, index: int, asked: Asked, outcomes: Sequence[Outcome]) -> list[Work]:
+    def _conclude(self, index: int, asked: Asked, outcomes: Sequence[Outcome]) -> Sequence[Work]:
         for outcome in outcomes:
             if type(outcome) is Failed:
-                self.fail(index, outcome.code, outcome.message, tokens_in=sum(o.input_tokens for o in outcomes))
-                return []
+                self.fail(index, outcome.code, outcome.message, tokens_in=_tokens(outcomes)[0])
+                return ()
         try:
             output = self.task.postprocess(self.items[index], asked, outcomes, self.params_of(index))
-            if type(output) is More:
+            if isinstance(output, More):
                 return self._again(index, asked, outcomes, output)
-            self._succeed(index, asked, outcomes, output)
+            if self._vectors:
+                text, vector = None, output.vector
+            else:
+                text, vector = self._to_json(output).decode(), None
         except ItemError as error:
             self.fail(index, error.code, error.message)
+            return ()
         except Exception as error:
             self.fail(index, ItemErrorCode.MODEL_ERROR, f"postprocess: {type(error).__name__}: {error}")
-        return []
+            return ()
+        tokens = (outcome.input_tokens, outcome.output_tokens)
+        if len(outcomes) > 1 or self._spent:
+            before, now = self._spent.pop(index, (0, 0)), _tokens(outcomes)
+            tokens = (before[0] + now[0], before[1] + now[1])
+        self._row(index, ("ok", text, vector, None, None, *tokens, asked.truncated_tokens, len(asked.weights) or 1))
+        return ()
 
-    def _succeed(self, index: int, asked: Asked, outcomes: Sequence[Outcome], output: Any) -> None:
-        if len(outcomes) == 1:
-            tokens_in, tokens_out = outcomes[0].input_tokens, outcomes[0].output_tokens
-        else:
-            tokens_in, tokens_out = _tokens(outcomes)
-        if self._spent:
-            spent = self._spent.pop(index, (0, 0))
-            tokens_in, tokens_out = tokens_in + spent[0], tokens_out + spent[1]
-        vector = output.vector if self._vectors else None
-        text = None if vector is not None else self._to_json(output).decode()
-        windows = len(asked.weights) or 1
-        self._row(index, "ok", text, vector, None, None, tokens_in, tokens_out, asked.truncated_tokens, windows)
-
-    def _row(self, index: int, status: str, *fate: Any) -> None:
-        seq = self.seqs[index]
-        item = self.items[index]
-        custom_id = item.custom_id if item is not None else None
-        kept = self.kept[index] if self.kept else None
+    def _row(self, index: int, fate: tuple[Any, ...]) -> None:
+        """`fate`: a result row's fields from `status` to `windows`."""
+        seq, item = self.seqs[index], self.items[index]
+        custom_id = (item.custom_id if item is not None else None) or str(seq)
         if not self.rows:
             self.rows_since = time.monotonic()
-        self.rows.append(ResultRow._make((seq, custom_id or str(seq), status, *fate, kept)))
+        kept = self.kept[index] if self.kept else None
+        self.rows.append(tuple.__new__(ResultRow, (seq, custom_id, *fate, kept)))
         self.asked[index] = None
         self.left -= 1
 
-    def _again(self, index: int, asked: Asked, outcomes: Sequence[Outcome], more: More) -> list[Work]:
+    def _again(self, index: int, asked: Asked, outcomes: Sequence[Outcome], more: More) -> Sequence[Work]:
         """A further round: what was spent so far is kept, the new requests are encoded here."""
         spent, now = self._spent.get(index, (0, 0)), _tokens(outcomes)
         self._spent[index] = (spent[0] + now[0], spent[1] + now[1])
@@ -187,7 +187,7 @@ class Held:
         if refused is not None or not encoded:
             code, text = (refused.code, refused.message) if refused else (ItemErrorCode.MODEL_ERROR, "an empty round")
             self.fail(index, code, text)
-            return []
+            return ()
         self.asked[index] = Asked(more.requests, asked.weights, asked.truncated_tokens, more.state)
         seq = self.seqs[index]
         return [
@@ -204,28 +204,24 @@ def _tokens(outcomes: Sequence[Outcome]) -> tuple[int, int]:
     return sum([each.input_tokens for each in outcomes]), sum([each.output_tokens for each in outcomes])
 
 
-def _sane(request: Request, outcome: Outcome) -> Outcome:
-    """The outcome, or a failure when it is not one of this kind of request: a wrong row is worse than none."""
-    if type(outcome) is Failed:
-        return outcome
-    kind, fits = _FITTING[type(request)]
-    if type(outcome) is not kind:
-        text = f"the model answered {type(request).__name__} with {type(outcome).__name__}"
-        return Failed(ItemErrorCode.MODEL_ERROR, text)
-    if not fits(request, outcome):
-        text = f"the model answered {type(request).__name__} with too few, too many or not finite numbers"
-        return Failed(ItemErrorCode.MODEL_ERROR, text, input_tokens=outcome.input_tokens)
-    return outcome
+def _misfit(request: Request, outcome: Outcome) -> Failed:
+    """Stands for an outcome that is none of this request: a wrong row is worse than none."""
+    kind = type(request).__name__
+    if type(outcome) not in _KINDS:
+        return Failed(ItemErrorCode.MODEL_ERROR, f"the model answered {kind} with {type(outcome).__name__}")
+    text = f"the model answered {kind} with {type(outcome).__name__}: too few, too many or not finite numbers"
+    return Failed(ItemErrorCode.MODEL_ERROR, text, input_tokens=outcome.input_tokens)
 
 
 def _finite(numbers: Sequence[float], expected: int) -> bool:
     return len(numbers) == expected and math.isfinite(sum(numbers))
 
 
-_FITTING: dict[type, tuple[type, Callable[[Any, Any], bool]]] = {
-    Classify: (Classified, lambda asked, got: _finite(got.logits, len(got.labels))),
-    Embed: (Embedded, lambda asked, got: bool(got.vector) and math.isfinite(sum(array("f", got.vector)))),
-    Similarity: (Compared, lambda asked, got: _finite(got.similarities, len(asked.candidates))),
-    Score: (Scored, lambda asked, got: _finite(got.logprobs, len(asked.continuations))),
-    Generate: (Generated, lambda asked, got: len(got.samples) == asked.n),
+_KINDS = frozenset({Classified, Embedded, Compared, Scored, Generated})
+_FITS: dict[type, Callable[[Any, Any], bool]] = {
+    Classify: lambda asked, got: type(got) is Classified and _finite(got.logits, len(got.labels)),
+    Embed: lambda asked, got: type(got) is Embedded and math.isfinite(sum(array("f", got.vector))),
+    Similarity: lambda asked, got: type(got) is Compared and _finite(got.similarities, len(asked.candidates)),
+    Score: lambda asked, got: type(got) is Scored and _finite(got.logprobs, len(asked.continuations)),
+    Generate: lambda asked, got: type(got) is Generated and len(got.samples) == asked.n,
 }

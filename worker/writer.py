@@ -107,17 +107,14 @@ class Writer:
         return True
 
     def _take_answers(self, outcomes: Sequence[tuple[Key, Outcome]]) -> None:
-        last: Held | None = None
+        touched = set()
         for (held, index, part), outcome in outcomes:
             held.answered += 1
-            if held.gone:
-                continue
-            more = held.answer(index, part, outcome)
-            if more:
-                self._feed(held, more)
-            if held is not last:
-                last = held
-                self._touched[held.claim.chunk_id] = held
+            if not held.gone:
+                touched.add(held)
+                if more := held.answer(index, part, outcome):
+                    self._feed(held, more)
+        self._touched.update((held.claim.chunk_id, held) for held in touched)
         self._unsaved += len(outcomes)
 
     def _take_touch(self, held: Held) -> None:
@@ -159,8 +156,8 @@ class Writer:
             if missing > 0 and not held.done:
                 self._take_failed((held, f"the model gave no outcome for {missing} requests"))
 
-    def _feed(self, held: Held, works: list[Work]) -> None:
-        self._in_hand.feed.put(held.claim.model, [lot(held, works)], first=True)
+    def _feed(self, held: Held, works: Sequence[Work]) -> None:
+        self._in_hand.feed.put(held.claim.model, [lot(held, list(works))], first=True)
 
     # ----- saving -----
 
