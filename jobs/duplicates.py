@@ -8,6 +8,8 @@ from typing import NamedTuple
 RECENT_IDS = 200_000
 """Ids held in memory before they go to the file; about 40 MB with short ids."""
 RECENT_CHARS = 16_000_000
+LOOKUP = "SELECT ids.name, ids.line FROM json_each(?) AS asked CROSS JOIN ids ON ids.name = asked.value"
+"""CROSS JOIN is how SQLite is told to go through the few names asked for, and not through the table."""
 
 
 class Clash(NamedTuple):
@@ -70,16 +72,16 @@ class CustomIds:
         # After a clash the defaults behind it are lower; the file knows a default only by the same name.
         if not all(ids):
             names += [str(seq + at) for at, given in enumerate(ids) if given]
-        found = self._file.execute(
-            "SELECT name, line FROM ids WHERE name IN (SELECT value FROM json_each(?))", [json.dumps(names)]
-        )
+        found = self._file.execute(LOOKUP, [json.dumps(names, ensure_ascii=False)])
         return dict(found.fetchall())
 
     def _spill(self) -> None:
         """Move what is in memory to the file, in its order there, which is what makes it quick."""
         if self._file is None:
             self._file = _open_file()
+        self._file.execute("BEGIN")
         self._file.executemany("INSERT INTO ids VALUES (?, ?)", sorted(self._recent.items()))
+        self._file.execute("COMMIT")
         self._recent.clear()
         self._chars = 0
 

@@ -1,14 +1,24 @@
 """The model registry: what a model is called, where it lies, which tasks it serves. No weights are touched here."""
 
+import builtins
+import os
+import re
+import tomllib
 from collections.abc import Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from jobs.tasks.base import Kind
+from jobs.errors import InvalidModel, InvalidSettings, ModelMismatch, UnknownModel, UnknownTask
+from jobs.model_folder import check_adapter, read_facts
+from jobs.tasks import all_tasks, find, validate_params
+from jobs.tasks.base import Kind, Task
 
 FAKE = "fake"
 """The key that always exists: the fake engine, for every task."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@-]{0,190}")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class ModelSpec(BaseModel):
@@ -16,7 +26,7 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@-]{0,190}$")
+    name: str = Field(pattern=f"^{NAME.pattern}$")
     path: str
     """A local folder (absolute) or a Hub id `owner/name`. In jobs only `name` is ever given."""
     revision: str | None = None
@@ -38,3 +48,193 @@ class ModelSpec(BaseModel):
     """Below what the architecture allows, where a model is better so (MiniLM: 256)."""
     note: str = ""
     """Said to people beside the name, e.g. that a 135 M model is for show."""
+
+
+class Specs(Protocol):
+    """What the registry asks of `store.models`."""
+
+    def list(self) -> list[ModelSpec]: ...
+
+    def get(self, name: str) -> ModelSpec | None: ...
+
+    def put(self, spec: ModelSpec) -> None: ...
+
+    def remove(self, name: str) -> bool: ...
+
+
+class Stored(Protocol):
+    @property
+    def models(self) -> Specs: ...
+
+
+class Registry:
+    """The models that jobs may name. A name is only ever looked up in the table, never on disk."""
+
+    def __init__(self, store: Stored) -> None:
+        self._specs = store.models
+
+    def list(self) -> builtins.list[ModelSpec]:
+        """Every model, by name; `fake` is always among them."""
+        specs = {spec.name: spec for spec in (*self._specs.list(), _fake())}
+        return [specs[name] for name in sorted(specs)]
+
+    def get(self, name: str) -> ModelSpec:
+        """The model of that name. Raises UnknownModel with the names there are."""
+        if name == FAKE:
+            return _fake()
+        spec = self._specs.get(name) if NAME.fullmatch(name) else None
+        if spec is None:
+            known = ", ".join(spec.name for spec in self.list())
+            raise UnknownModel(f"unknown model {name[:200]!r}; registered models: {known}")
+        return spec
+
+    def check(self, task: Task[Any, Any, Any], name: str, params: Mapping[str, Any] | None = None) -> ModelSpec:
+        """The model, when it serves the task under these params.
+
+        Raises UnknownModel, ModelMismatch, and InvalidParams.
+        """
+        spec = self.get(name)
+        if task.name not in spec.tasks or spec.kind not in {*task.kinds, "any"}:
+            serving = ", ".join(other.name for other in self.list() if task.name in other.tasks)
+            raise ModelMismatch(
+                f"model {name!r} does not serve {task.name}; it serves: {', '.join(spec.tasks)}; "
+                f"models that serve {task.name}: {serving}"
+            )
+        task.check(validate_params(task, params), spec.kind, None if spec.kind == "any" else spec.head)
+        return spec
+
+    def only(self, task: Task[Any, Any, Any]) -> ModelSpec:
+        """The one model that serves a task when a job names none. Raises UnknownModel when it is not one."""
+        serving = [spec for spec in self.list() if task.name in spec.tasks and spec.name != FAKE]
+        if len(serving) == 1:
+            return serving[0]
+        if serving:
+            names = ", ".join(spec.name for spec in serving)
+            raise UnknownModel(f"several models serve {task.name}, so one must be named: {names}")
+        raise UnknownModel(
+            f"no registered model serves {task.name}: add one with `textmill models add`, or name {FAKE!r} to try"
+        )
+
+    def add(self, spec: ModelSpec) -> ModelSpec:
+        """Register the model, or replace the one of its name. Raises InvalidModel, UnknownTask."""
+        if spec.name == FAKE:
+            raise InvalidModel(f"the name {FAKE!r} is taken by the fake engine")
+        for name in spec.tasks:
+            if spec.kind not in find(name).kinds:
+                raise InvalidModel(f"{spec.name}: {name} is not served by models of kind {spec.kind!r}")
+        if spec.engine == "torch":
+            read_facts(_folder(spec.path))
+        if spec.adapter is not None:
+            check_adapter(Path(spec.adapter))
+        self._specs.put(spec)
+        return spec
+
+    def remove(self, name: str) -> bool:
+        """Take the model out; its files stay. False when there was none of that name."""
+        return bool(NAME.fullmatch(name)) and self._specs.remove(name)
+
+    def sync(self, file: Path) -> builtins.list[ModelSpec]:
+        """Register what a TOML file lists, one table `[models.NAME]` each; other entries stay.
+
+        A table needs `path` (absolute, or from the file's folder) and may set any field of ModelSpec; what it does
+        not set is read from the model's configuration. Raises InvalidSettings that names the entry.
+        """
+        return [self._sync_one(file, name, entry) for name, entry in _tables(file).items()]
+
+    def _sync_one(self, file: Path, name: str, entry: Mapping[str, Any]) -> ModelSpec:
+        try:
+            spec = _declared(file, name, entry)
+            return spec if self._specs.get(spec.name) == spec else self.add(spec)
+        except (ValidationError, InvalidModel, UnknownTask, TypeError) as error:
+            raise InvalidSettings(f"{file}: [models.{name}]: {error}") from error
+
+
+def inspect(path: str | Path, *, name: str | None = None) -> ModelSpec:
+    """What a model folder, or a Hub id in the local Hugging Face cache, can be registered as.
+
+    Reads JSON files only. Raises InvalidModel for what cannot, or must not, be loaded. `name`: default is the
+    folder's, or the last part of the Hub id.
+    """
+    if "\0" in str(path):
+        raise InvalidModel("a model's path cannot hold a NUL character")
+    given = Path(path).expanduser()
+    folder = given.absolute() if given.is_dir() else _cached(str(path))
+    facts = read_facts(folder)
+    cached = folder.parent.name == "snapshots"
+    title = str(path).rpartition("/")[2] if folder != given.absolute() else _title(folder)
+    return ModelSpec(
+        name=_tidy(name or title),
+        path=str(folder),
+        revision=folder.name if cached else None,
+        kind=facts.role.kind,
+        head=facts.role.head,
+        tasks=facts.role.tasks,
+        max_input_tokens=facts.max_input_tokens,
+    )
+
+
+def _fake() -> ModelSpec:
+    tasks = tuple(task.name for task in all_tasks())
+    note = "the fake engine: made-up answers, for dry runs and tests"
+    return ModelSpec(name=FAKE, path=FAKE, kind="any", head="generate", tasks=tasks, engine=FAKE, note=note)
+
+
+def _folder(path: str) -> Path:
+    """A registered path, which must not depend on the folder a worker happens to run in."""
+    if "\0" in path or not os.path.isabs(path):
+        raise InvalidModel(f"{path!r}: a model is registered by the absolute path of its folder")
+    return Path(path)
+
+
+def _title(folder: Path) -> str:
+    """`models--owner--name` of a cache snapshot is `name`; any other folder is called as it is."""
+    if folder.parent.name == "snapshots":
+        return folder.parent.parent.name.rpartition("--")[2]
+    return folder.name
+
+
+def _tidy(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._@-]+", "-", name).strip("._@-")[:190] or "model"
+
+
+def _cached(given: str) -> Path:
+    """The snapshot of a Hub id in the local cache; nothing is downloaded. Raises InvalidModel."""
+    if not HUB_ID.fullmatch(given):
+        raise InvalidModel(f"{given}: no such folder")
+    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    model = cache / f"models--{given.replace('/', '--')}"
+    try:
+        commit = (model / "refs" / "main").read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise InvalidModel(f"{given}: no such folder, and no such model in the Hugging Face cache {cache}") from error
+    if not re.fullmatch(r"[0-9a-f]{40}", commit):
+        raise InvalidModel(f"{model / 'refs' / 'main'}: does not name a commit")
+    return (model / "snapshots" / commit).absolute()
+
+
+def _tables(file: Path) -> Mapping[str, Mapping[str, Any]]:
+    """The entries of a models file. Raises InvalidSettings."""
+    try:
+        with file.open("rb") as stream:
+            content = tomllib.load(stream)
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"{file}: the models file cannot be read: {error}") from error
+    tables = content.get("models")
+    if content.keys() - {"models"} or not isinstance(tables, dict):
+        raise InvalidSettings(f"{file}: a models file has one table [models.NAME] for each model, and nothing else")
+    if wrong := [name for name, table in tables.items() if not isinstance(table, dict)]:
+        raise InvalidSettings(f"{file}: {wrong[0]} is not a table [models.{wrong[0]}]")
+    return tables
+
+
+def _declared(file: Path, name: str, entry: Mapping[str, Any]) -> ModelSpec:
+    """The entry, completed by what the model's configuration says unless another engine loads it."""
+    fields = {"path": "", **entry, "name": name}
+    if fields.get("engine", "torch") != "torch":
+        return ModelSpec.model_validate(fields)
+    if not fields["path"]:
+        raise InvalidModel("no 'path'")
+    local = (file.parent / Path(fields["path"]).expanduser()).absolute()
+    found = inspect(local if local.is_dir() else str(fields["path"]))
+    return ModelSpec.model_validate({**found.model_dump(), **fields, "path": found.path})

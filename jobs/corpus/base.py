@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from jobs.errors import InvalidInput, Problem
 from jobs.schemas import Result
@@ -71,6 +71,7 @@ class Format:
     """None: the SHA-256 of the place's bytes."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where items are read from. Each iteration starts again, unless the input can be read only once."""
 

@@ -1,0 +1,244 @@
+"""The client: submit a job, follow it, read its results."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
+
+import orjson
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from jobs.corpus import ItemSource, Source
+from jobs.corpus.memory import Given
+from jobs.errors import InvalidParams, InvalidState, QueueUnavailable, StoreUnavailable, UsageError
+from jobs.handle import JobHandle
+from jobs.intake import Intake, Loaded, OnInvalid
+from jobs.models import Registry
+from jobs.retries import RetrySource
+from jobs.schemas import Job, JobSpec
+from jobs.settings import Settings, load_settings
+from jobs.states import JobState
+from jobs.tasks import explain, resolve
+
+if TYPE_CHECKING:
+    from jobs.queue import Queue
+    from jobs.store import Store
+
+HINT_REST_S = 10.0
+"""After Redis did not answer, hints are left out for so long: a worker looks by itself every few seconds."""
+
+_log = logging.getLogger(__name__)
+
+
+class Client:
+    """Submits jobs to a deployment and reads them: the one its settings name, by default the home on this machine.
+
+    May be shared by threads. As a context manager it closes what it opened itself.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, store: "Store | None" = None, queue: "Queue | None" = None
+    ) -> None:
+        self._settings = settings or load_settings()
+        self._owns_store, self._owns_queue = store is None, queue is None
+        self._store = store or _open_store(self._settings)
+        self._queue = queue or _open_queue(self._settings)
+        self._no_hint_until = 0.0
+        self.registry = Registry(self._store)
+        """The models that jobs may name."""
+
+    def submit(
+        self,
+        task: str,
+        items: Iterable[Given] | Source,
+        *,
+        model: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        priority: int = 0,
+        weight: float = 1.0,
+        queue: str = "default",
+        labels: Mapping[str, str] | None = None,
+        keep: Sequence[str] = (),
+        idempotency_key: str | None = None,
+        deadline_at: datetime | None = None,
+        on_invalid: OnInvalid = "reject",
+        retry_of: str | None = None,
+        tenant: str = "default",
+    ) -> JobHandle:
+        """The job, with all its items stored and ready for workers.
+
+        `items`: texts, dicts or Items, or a source (`jobs.corpus.open_source`). `model` may be left out when only one
+        serves the task. With an `idempotency_key` the call is safe to repeat: it gives the same job, and goes on with
+        one that was left half loaded. `on_invalid="skip"` goes on without the items that are refused; the handle's
+        `loaded` lists them.
+
+        Raises UnknownTask, UnknownModel, ModelMismatch, InvalidParams, InvalidInput, InvalidItems,
+        IdempotencyConflict, StoreUnavailable. Nothing is run unless it returns.
+        """
+        found, given = resolve(task, params)
+        spec = _spec(
+            task=found.name,
+            model=model or self.registry.only(found).name,
+            params=given,
+            priority=priority,
+            weight=weight,
+            queue=queue,
+            labels=dict(labels or {}),
+            keep=tuple(keep),
+            idempotency_key=idempotency_key,
+            deadline_at=deadline_at,
+            retry_of=retry_of,
+            tenant=tenant,
+        )
+        revision = self.registry.check(found, spec.model, given).revision
+        source = items if isinstance(items, Source) else ItemSource(items, found.main_field)
+        digest = _request_hash(spec, source, on_invalid)
+        intake = Intake(found, spec, source, settings=self._settings, on_invalid=on_invalid)
+        try:
+            intake.begin()
+            job, _ = self._store.jobs.create(spec, request_hash=digest, model_revision=revision)
+            loaded = self._fill(job, spec, intake) if job.state is JobState.LOADING else None
+        finally:
+            intake.close()
+        return JobHandle(self._store, job.id, loaded)
+
+    def get(self, job_id: str) -> JobHandle:
+        """The job of that id, or of a unique prefix of it. Raises UnknownJob."""
+        return JobHandle(self._store, self._store.jobs.resolve(job_id))
+
+    def list(
+        self,
+        *,
+        states: Sequence[JobState] | None = None,
+        tenant: str | None = None,
+        task: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> Sequence[Job]:
+        """Jobs, newest first; `before` is the id to go on from."""
+        return self._store.jobs.list(states=states, tenant=tenant, task=task, limit=limit, before=before)
+
+    def cancel(self, job_id: str) -> Job:
+        """Stop the job; results so far are kept. Raises InvalidState from another final state."""
+        return self.get(job_id).cancel()
+
+    def pause(self, job_id: str) -> Job:
+        """Let the job rest: what is running goes back as soon as its worker hears of it."""
+        return self.get(job_id).pause()
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job go on."""
+        job = self.get(job_id).resume()
+        self._hint(job.queue)
+        return job
+
+    def retry(self, job_id: str) -> JobHandle:
+        """A new job of the items that have no ok result. Raises InvalidState while it runs, or when all are ok."""
+        job = self.get(job_id).refresh()
+        if not job.state.final:
+            raise InvalidState(f"{job.id} is {job.state}; only a job that has ended can be retried")
+        if job.counts.ok == job.counts.total:
+            raise InvalidState(f"{job.id} has no items without an ok result; there is nothing to retry")
+        return self.submit(
+            job.task,
+            RetrySource(self._store, job.id),
+            model=job.model,
+            params=job.params,
+            priority=job.priority,
+            weight=job.weight,
+            queue=job.queue,
+            labels=job.labels,
+            keep=job.keep,
+            retry_of=job.id,
+            tenant=job.tenant,
+        )
+
+    def close(self) -> None:
+        """Close the connections that this client opened."""
+        if self._owns_store:
+            self._store.close()
+        if self._owns_queue:
+            self._queue.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _fill(self, job: Job, spec: JobSpec, intake: Intake) -> Loaded | None:
+        """Load and seal a job, then tell a worker. None: somebody else with the same key did."""
+        try:
+            loaded = intake.load(self._store, job.id)
+            self._store.jobs.seal(job.id)
+        except InvalidState:
+            if self._store.jobs.get(job.id).state in (JobState.LOADING, JobState.FAILED, JobState.CANCELLED):
+                raise
+            return None
+        except BaseException as error:
+            self._abandon(job, spec, error)
+            raise
+        self._hint(job.queue)
+        return loaded
+
+    def _hint(self, queue: str) -> None:
+        """Tell a worker that there is work. Without it the work only starts a few seconds later."""
+        if time.monotonic() < self._no_hint_until:
+            return
+        try:
+            self._queue.hint(queue)
+        except QueueUnavailable as error:
+            self._no_hint_until = time.monotonic() + HINT_REST_S
+            _log.warning("no hint was sent, workers will find the job by themselves: %s", error)
+
+    def _abandon(self, job: Job, spec: JobSpec, error: BaseException) -> None:
+        """Fail a job that nobody can load to its end. One with a key stays: the same call goes on with it."""
+        resumable = spec.idempotency_key is not None and not isinstance(error, UsageError)
+        if resumable or isinstance(error, StoreUnavailable):
+            return
+        try:
+            self._store.jobs.fail(job.id, f"its items were not all submitted: {str(error) or type(error).__name__}")
+        except StoreUnavailable:
+            _log.warning("%s could not be marked as failed; upkeep will do it", job.id)
+
+
+def _open_store(settings: Settings) -> "Store":
+    from jobs.store import Store
+
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return Store.open(settings.effective_database_url, lease_s=settings.lease_s)
+
+
+def _open_queue(settings: Settings) -> "Queue":
+    from jobs.queue import Queue
+
+    return Queue(settings)
+
+
+def _spec(**fields: Any) -> JobSpec:
+    """The request, checked. Raises InvalidParams naming each wrong argument."""
+    try:
+        spec = JobSpec(**fields)
+        text = spec.model_dump_json()
+    except (ValidationError, PydanticSerializationError) as error:
+        raise InvalidParams(_told(error)) from error
+    if "\\u0000" in text:
+        raise InvalidParams("a NUL character cannot be stored; it stands in one of the job's arguments")
+    return spec
+
+
+def _told(error: ValidationError | PydanticSerializationError) -> str:
+    if not isinstance(error, ValidationError):
+        return f"an argument of the job cannot be stored: {error}"
+    return "\n".join(explain(error))
+
+
+def _request_hash(spec: JobSpec, source: Source, on_invalid: OnInvalid) -> bytes:
+    """What an idempotency key stands for: the job asked for, and the items where they are known beforehand."""
+    asked = spec.model_dump(mode="json", exclude={"idempotency_key"})
+    items = source.fingerprint() if spec.idempotency_key is not None else None
+    parts = orjson.dumps([asked, items, on_invalid], option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(parts).digest()
