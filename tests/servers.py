@@ -152,6 +152,17 @@ class Postgres(Server):
             connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self.url(name)
 
+    def empty_database(self, url: str) -> None:
+        """Remove the rows of all tables but Alembic's, and end the connections of others."""
+        with self.connect(url.rsplit("/", 1)[1]) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            found = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+            names = ", ".join(f'"{name}"' for (name,) in found if name != "alembic_version")
+            connection.execute(f"TRUNCATE {names} RESTART IDENTITY")
+
     def drop_database(self, url: str) -> None:
         """Remove a database made by `create_database`, ending its connections."""
         with self.connect() as connection:
