@@ -52,17 +52,17 @@ class Deployment:
 
 
 @contextmanager
-def deployment(database: str, **overrides: object) -> Iterator[Deployment]:
+def deployment(database: str, *, durable: bool = True, **overrides: object) -> Iterator[Deployment]:
     """A fresh deployment on `sqlite` or `postgresql`; everything ends with the block.
 
-    PostgreSQL and SQLite both wait for the disk at each commit, as they do in earnest.
+    `durable`: PostgreSQL waits for the disk at each commit, as it does in earnest; SQLite always does.
     """
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="textmill-bench-")))
         valkey = stack.enter_context(Valkey()).start()
         url = f"sqlite:///{home / 'textmill.db'}"
         if database == "postgresql":
-            url = stack.enter_context(Postgres(durable=True)).start().create_database()
+            url = stack.enter_context(Postgres(durable=durable)).start().create_database()
         settings = Settings(**{"home": home, "database_url": url, "redis_url": valkey.url, **overrides})
         store = Store.open(settings.effective_database_url, lease_s=settings.lease_s)
         stack.callback(store.close)
