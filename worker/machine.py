@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import QueueUnavailable, StoreUnavailable, TextmillError
+from jobs.models import Registry
 from jobs.queue import Queue
 from jobs.settings import Settings
 from jobs.store import Store
@@ -42,7 +43,7 @@ class Machine:
         self.queue = Queue(settings)
         self.watchdog = Watchdog(self._tell, leave)
         self.device = device(settings)
-        self.residency = Residency(settings, self.device, _find(self.store))
+        self.residency = Residency(settings, self.device, Registry(self.store).get)
         self.ignored = 0
         """Hints for queues this worker does not serve: forged ones, or a misconfigured producer's."""
         self.totals = Tally()
@@ -218,14 +219,3 @@ def _boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return "unknown"
-
-
-def _find(store):
-    try:
-        from jobs.models import Registry
-        return Registry(store).get
-    except ImportError:
-        from jobs.models import ModelSpec
-        from jobs import tasks
-        fake=ModelSpec(name="fake",path="fake",kind="any",tasks=tuple(t.name for t in tasks.all_tasks()),engine="fake",head="classify")
-        return lambda n: store.models.get(n) or fake
