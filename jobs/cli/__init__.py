@@ -1,5 +1,6 @@
 """The `textmill` command: its way in, and how errors leave it."""
 
+import logging
 import os
 import sys
 
@@ -15,6 +16,8 @@ def main() -> None:
     from jobs.cli.app import build
     from jobs.errors import TextmillError
 
+    # What the library logs is for services; commands say what matters themselves.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         build()(prog_name="textmill")
     except TextmillError as error:

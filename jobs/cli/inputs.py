@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from jobs.corpus import Fields, Line, Source
+    from jobs.intake import Loaded
     from jobs.settings import Settings
 
 STDIN = "-"
@@ -19,6 +20,8 @@ STALE_S = 86_400.0
 """Kept pipes of this age were left by a process that was killed."""
 NOTICE_S = 5.0
 """A reading that takes longer says how far it is, this often."""
+SHOWN = 10
+"""Skipped lines that are shown one by one."""
 BLOCK_BYTES = 1 << 20
 
 
@@ -44,12 +47,16 @@ class Renamed:
 
     def __init__(self, source: "Source", names: dict[str, str]) -> None:
         self._source, self._names = source, names
+        self._fingerprint: str | None = None
 
     def __iter__(self) -> "Iterator[Line]":
         return iter(self._source)
 
     def fingerprint(self) -> str | None:
-        return self._source.fingerprint()
+        """Taken once: it reads every byte of the input."""
+        if self._fingerprint is None:
+            self._fingerprint = self._source.fingerprint()
+        return self._fingerprint
 
     def locate(self, line: int) -> tuple[str | None, int]:
         file, number = self._source.locate(line)
@@ -70,6 +77,17 @@ class Noticed:
             if number % 1000 == 0 and time.monotonic() > due:
                 due = time.monotonic() + NOTICE_S
                 self._say(f"reading the input: {number:,} lines so far")
+
+
+def skipped(loaded: "Loaded | None") -> str | None:
+    """What is to be said of lines that were left out; None: there were none."""
+    if loaded is None or not loaded.skipped:
+        return None
+    lines = [f"{loaded.skipped:,} line(s) cannot be items and were skipped:"]
+    lines += [f"  {problem}" for problem in loaded.problems[:SHOWN]]
+    if loaded.skipped > SHOWN:
+        lines.append(f"  ... all of them: {loaded.report}")
+    return "\n".join(lines)
 
 
 def _once(name: str) -> bool:

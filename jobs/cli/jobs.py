@@ -162,8 +162,7 @@ _MOVES = {
 def _command(move: str) -> Callable[..., None]:
     def command(job: JobId, as_json: AsJson = False) -> None:
         with client() as opened:
-            moved = getattr(opened, move)(opened.get(job).id)
-            found: Job = moved if hasattr(moved, "state") else opened.get(job).refresh()
+            found: Job = getattr(opened, move)(job)
             typer.echo(found.model_dump_json() if as_json else f"{found.id} {_now(found)}")
 
     return command

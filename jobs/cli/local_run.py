@@ -14,7 +14,8 @@ import orjson
 
 from jobs.cli import ERROR, INTERRUPTED, ITEMS_FAILED, output, progress
 from jobs.cli.choice import choose
-from jobs.cli.inputs import Noticed, open_inputs
+from jobs.cli.inputs import Noticed, open_inputs, skipped
+from jobs.cli.session import registry, store
 from jobs.cli.summary import interrupted, summary
 from jobs.client import Client
 from jobs.corpus import Fields
@@ -27,8 +28,8 @@ from jobs.store import Store
 from jobs.tasks import resolve, validate_params
 
 if TYPE_CHECKING:
-    from jobs.client import JobHandle
     from jobs.corpus import Sink, Source
+    from jobs.handle import JobHandle
 
 TRY_AGAIN = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
 """A job that ended so is left as it is; the same command begins a new one."""
@@ -77,7 +78,9 @@ class LocalRun:
             self._reporter.close()
 
     def _see_through(self, client: Client, store: Store, settings: Settings, sink: "Sink") -> int:
-        handle = self._submit(client, store, settings)
+        handle, job = self._submit(client, store, settings)
+        if job.state.final:
+            return self._finish(job, handle, sink)
         machine = mill(settings, store, role="run", say=self._reporter.note)
         try:
             job = self._follow(handle, machine)
@@ -88,7 +91,7 @@ class LocalRun:
         finally:
             machine.stop()
 
-    def _submit(self, client: Client, store: Store, settings: Settings) -> "JobHandle":
+    def _submit(self, client: Client, store: Store, settings: Settings) -> "tuple[JobHandle, Job]":
         """The job of this very command: the one it left behind, or a new one."""
         wish = self._wish
         fields = Fields(main=self._task.main_field, text=wish.text_field, id=wish.id_field)
@@ -100,8 +103,10 @@ class LocalRun:
                 self._job = job = handle.refresh()
                 if job.state not in TRY_AGAIN:
                     break
+        if notice := skipped(handle.loaded):
+            self._reporter.note(notice)
         self._greet(client, job)
-        return handle
+        return handle, job
 
     def _submit_one(self, client: Client, model: str, source: "Source", key: str) -> "JobHandle":
         return client.submit(
@@ -168,11 +173,11 @@ class LocalRun:
 
 @contextmanager
 def _session(settings: Settings) -> Iterator[tuple[Client, Store]]:
-    from jobs.cli.session import store
-
     with store(settings) as opened:
         opened.check_schema()
-        yield Client(settings, store=opened), opened
+        registry(opened, settings)
+        with Client(settings, store=opened) as client:
+            yield client, opened
 
 
 @contextmanager

@@ -3,14 +3,14 @@
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jobs.cli.params import words
 from jobs.cli.session import registry, store
 from jobs.cli.table import table
-from jobs.errors import TextmillError, UnknownModel
+from jobs.errors import InvalidModel, TextmillError, UnknownModel
 
 if TYPE_CHECKING:
     from jobs.models import ModelSpec
@@ -40,27 +40,26 @@ def list_models(
 
 
 def add(
-    path: Annotated[str, typer.Argument(help="A model's folder, or its Hub id (owner/name).")],
-    name: Annotated[str | None, typer.Option(help="What jobs call it [the folder's name].")] = None,
-    revision: Annotated[str | None, typer.Option(help="Of a Hub id: branch, tag or commit.")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What jobs call it.")],
+    path: Annotated[str, typer.Argument(metavar="FOLDER", help="Its folder, or a Hub id in the local cache.")],
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     engine: Annotated[str | None, typer.Option(help="What loads it [torch].")] = None,
-    adapter: Annotated[Path | None, typer.Option(help="A LoRA folder to merge into it.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where it runs, if not where the worker does.")] = None,
+    adapter: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A LoRA to merge into it.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Only these tasks, with commas between.")] = None,
 ) -> None:
     """Register a model. Only its configuration is read now; weights are loaded when a job needs them."""
-    from jobs.models import ModelSpec, Registry, inspect
+    from jobs.models import Registry, inspect
 
-    wishes = {"name": name, "revision": revision, "dtype": dtype, "engine": engine}
+    wishes = {"dtype": dtype, "engine": engine, "device": device, "tasks": words(tasks) or None}
     wishes |= {"adapter": str(adapter.absolute()) if adapter else None}
-    chosen = {key: value for key, value in wishes.items() if value is not None} | (
-        {"tasks": words(tasks)} if tasks else {}
-    )
-    found = inspect(path)
-    spec = ModelSpec.model_validate(found.model_dump() | chosen)
+    wishes = {key: value for key, value in wishes.items() if value is not None}
+    spec = _checked(inspect(path).model_dump() | {"name": name} | wishes)
     with store() as opened:
         Registry(opened).add(spec)
-    typer.echo(f"{spec.name}: serves {', '.join(spec.tasks)}; textmill run {spec.tasks[0]} INPUT --model {spec.name}")
+    typer.echo(
+        f"{spec.name}: serves {', '.join(spec.tasks)}; try it: textmill run {spec.tasks[0]} INPUT --model {spec.name}"
+    )
 
 
 def remove(name: Annotated[str, typer.Argument(help="As `textmill models list` shows it.")]) -> None:
@@ -89,8 +88,20 @@ def _all() -> "list[ModelSpec]":
 
     settings = load_settings()
     with store(settings) as opened:
-        registry(opened, settings)
-        return opened.models.list()
+        return registry(opened, settings).list()
+
+
+def _checked(fields: dict[str, Any]) -> "ModelSpec":
+    """The entry. Raises InvalidModel naming what is wrong in it."""
+    from pydantic import ValidationError
+
+    from jobs.models import ModelSpec
+    from jobs.tasks import explain
+
+    try:
+        return ModelSpec.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidModel("; ".join(explain(error))) from error
 
 
 def _fetched(what: str) -> "list[ModelSpec]":

@@ -1,5 +1,6 @@
 """`textmill worker` and `textmill upkeep`: the parts of a deployment, one process each."""
 
+import logging
 import os
 import signal
 import sys
@@ -39,6 +40,9 @@ def upkeep() -> None:
     settings, stop = load_settings(), threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stop.set())
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
     with store(settings) as opened:
         opened.check_schema()
         typer.echo(f"upkeep: every {settings.upkeep_s:g} s; Ctrl-C ends it", err=True)

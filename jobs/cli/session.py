@@ -35,7 +35,8 @@ def client(settings: "Settings | None" = None) -> "Iterator[Client]":
     chosen = settings or load_settings()
     with store(chosen) as opened:
         registry(opened, chosen)
-        yield Client(chosen, store=opened)
+        with Client(chosen, store=opened) as made:
+            yield made
 
 
 def registry(opened: "Store", settings: "Settings") -> "Registry":

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.cli.choice import only_one
-from jobs.cli.inputs import Noticed, open_inputs
+from jobs.cli.inputs import Noticed, open_inputs, skipped
 from jobs.corpus import Fields
 from jobs.settings import load_settings
 from jobs.tasks import resolve
@@ -43,6 +43,8 @@ def submitted(client: "Client", wish: Submission) -> "Job":
             on_invalid=wish.on_invalid,
             **wish.options,
         )
+    if notice := skipped(handle.loaded):
+        _say(notice)
     return handle.refresh()
 
 

@@ -55,7 +55,8 @@ def _kind(field: dict[str, Any]) -> str:
         return " | ".join(map(str, field["enum"]))
     if field.get("type") == "array" and "items" in field:
         return f"list of {_kind(field['items'])}"
-    return field.get("type", field.get("$ref", "object").rsplit("/", 1)[-1]) + _range(field)
+    kind = field.get("type", field.get("$ref", "object"))
+    return str(kind).rsplit("/", 1)[-1] + _range(field)
 
 
 def _range(field: dict[str, Any]) -> str:

@@ -1,13 +1,16 @@
 """Puts a home's mill together, and keeps a job attended until it is final."""
 
+import logging
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from logging.handlers import RotatingFileHandler
 
 from jobs.errors import StoreUnavailable
 from jobs.local.machine import Role
 from jobs.local.mill import Mill, Say
+from jobs.local.process import LOG_BYTES
 from jobs.queue import Queue
 from jobs.schemas import Job
 from jobs.settings import Settings
@@ -35,6 +38,7 @@ def mill(settings: Settings, store: Store, *, role: Role, say: Say, port: int | 
             return False
 
     def upkeep() -> Upkeep:
+        _keep_log(settings)
         return Upkeep(store, queue, settings, holder())
 
     return Mill(settings, role=role, ready=ready, upkeep=upkeep, say=say, port=port)
@@ -65,6 +69,17 @@ def attend(machine: Mill, look: Callable[[], Job], say: Say) -> Iterator[Job]:
         machine.try_start()
         time.sleep(wait_s)
         wait_s = min(wait_s * 1.5, POLL_S[1])
+
+
+def _keep_log(settings: Settings) -> None:
+    """What upkeep and the library log in this process goes beside the worker's log."""
+    folder = settings.home / "logs"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handler = RotatingFileHandler(folder / "upkeep.log", maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setLevel(settings.log_level.upper())
+    for name in ("jobs", "textmill"):
+        logging.getLogger(name).addHandler(handler)
 
 
 def holder() -> str:

@@ -12,7 +12,7 @@ import time
 
 
 def main() -> None:
-    """Become the module, with a thread that waits for the starter's death."""
+    """Become the module, with a thread that waits for the starter's death; children in its group die with it."""
     grace_s, sys.argv = float(sys.argv[1]), sys.argv[2:]
     threading.Thread(target=_end_with_starter, args=(grace_s,), name="leash", daemon=True).start()
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
@@ -23,6 +23,8 @@ def _end_with_starter(grace_s: float) -> None:
         pass
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(grace_s)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

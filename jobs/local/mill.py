@@ -165,7 +165,7 @@ class Mill:
             self._false_starts = 0
             return
         self._false_starts += 1
-        if self._false_starts >= FALSE_STARTS:
+        if worker.unfit or self._false_starts >= FALSE_STARTS:
             said = worker.last_words() or "(nothing)"
             log = self._settings.home / "logs" / "worker.log"
             raise WorkerFailed(f"the worker does not start ({worker.why()}); its last words, from {log}:\n{said}")

@@ -17,8 +17,10 @@ LOG_BYTES = 10_000_000
 """A log beyond this is set aside as `worker.log.1` at the next start."""
 PYTHON = (sys.executable, "-P")
 """Our interpreter, blind to the current folder: a user's own folder called `jobs` or `worker` must not be imported."""
+UNFIT = 64
+"""The worker's exit code for: it cannot run here, and starting it again would not help."""
 MEANINGS = {
-    64: "a setting does not fit",
+    UNFIT: "it cannot run here",
     70: "the device is beyond repair",
     75: "a step made no progress in time",
     -signal.SIGKILL: "killed, perhaps for lack of memory",
@@ -56,6 +58,11 @@ class WorkerProcess:
             return False
         self._let_go()
         return True
+
+    @property
+    def unfit(self) -> bool:
+        """Whether it ended saying that it cannot run here."""
+        return self._process.returncode == UNFIT
 
     def why(self) -> str:
         """How it ended, for people."""
