@@ -164,12 +164,13 @@ class BatchModel:
         return self._finished(batch, outcomes)
 
     def _run(self, batch: "_Batch") -> Sequence[Outcome] | Exception:
-        """The outcomes, or the error without its traceback, whose frames would hold the batch's tensors."""
+        """The outcomes, or the error without its traceback and context, whose frames would hold the batch's tensors."""
         try:
             return _checked(self._forward(batch.work), len(batch.work))
         except DeviceLost:
             raise
         except Exception as error:
+            error.__context__ = error.__cause__ = None
             return error.with_traceback(None)
 
     def _did_not_fit(self, batch: "_Batch") -> list[tuple[Key, Outcome]]:

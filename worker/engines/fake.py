@@ -134,7 +134,7 @@ class FakeCodec:
         return Failed(ItemErrorCode.TOO_LONG, text, input_tokens=length)
 
     def room(self, request: Request) -> int:
-        return max(0, self._limit - _LENGTH[type(request)](request))
+        return self._limit - _LENGTH[type(request)](request)
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         return [match.span() for match in re.finditer(r"\S+", text)]

@@ -1,0 +1,147 @@
+"""The built-in engine: Transformers models on PyTorch, from safetensors."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from jobs.errors import ModelFailed
+from jobs.models import ModelSpec
+from jobs.tasks.base import Classify, Embed, Generate, Outcome, Request, Sampling
+from worker.engines.base import Encoded, EngineCodec, Model, OutOfMemory, Room, Work
+from worker.engines.batch import BatchModel, kind_of
+from worker.engines.torch import loading
+from worker.engines.torch.causal import CausalCodec, CausalNet
+from worker.engines.torch.encoder import EncoderCodec, EncoderNet
+from worker.engines.torch.generation import Ask
+from worker.engines.torch.memory import device_of, errors_mapped, reclaim
+from worker.engines.torch.seq2seq import Seq2SeqCodec, Seq2SeqNet
+
+CPU_BATCH_TOKENS = 2048
+"""Most padded tokens of an encoder's batch on a CPU, where bigger ones leave the cache and lose."""
+MOST_ITEMS = 1024
+"""Requests of one batch, however short."""
+
+
+class TorchEngine:
+    """Implements the engine port with PyTorch."""
+
+    name = "torch"
+
+    def __init__(self) -> None:
+        self._folders: dict[tuple[str, str | None], Path] = {}
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+
+    def codec(self, spec: ModelSpec) -> EngineCodec:
+        folder = self._folder(spec)
+        if spec.head != "generate":
+            return EncoderCodec(spec, folder)
+        made = Seq2SeqCodec if loading.config_of(spec, folder).is_encoder_decoder else CausalCodec
+        return made(spec, folder)
+
+    def size(self, spec: ModelSpec) -> int:
+        return loading.bytes_of(self._folder(spec), spec.dtype or "float32")
+
+    def load(self, spec: ModelSpec, codec: EngineCodec, room: Room) -> Model:
+        if not isinstance(codec, EncoderCodec | CausalCodec | Seq2SeqCodec):
+            raise ModelFailed(f"engine {self.name!r} needs a codec of its own, not {type(codec).__name__}")
+        torch.set_num_threads(room.threads)
+        device = device_of(room.device)
+        try:
+            with loading.failures(spec), errors_mapped():
+                model = loading.model_of(
+                    spec, codec.folder, codec.config, dtype=spec.dtype or room.dtype, device=device
+                )
+                loaded = TorchModel(model, codec, device, room)
+                loaded.warm_up()
+        except OutOfMemory as error:
+            raise ModelFailed(f"model {spec.name!r} does not fit the memory of {room.device}: {error}") from error
+        return loaded
+
+    def _folder(self, spec: ModelSpec) -> Path:
+        """Where the model lies; the Hub is asked once."""
+        key = (spec.path, spec.revision)
+        if key not in self._folders:
+            self._folders[key] = loading.folder_of(spec)
+        return self._folders[key]
+
+
+ENGINE = TorchEngine
+
+
+class TorchModel(BatchModel):
+    """One loaded model behind the port."""
+
+    def __init__(
+        self, model: Any, codec: EncoderCodec | CausalCodec | Seq2SeqCodec, device: torch.device, room: Room
+    ) -> None:
+        budget = room.max_batch_tokens
+        if isinstance(codec, EncoderCodec) and device.type == "cpu":
+            budget = min(budget, CPU_BATCH_TOKENS)
+        super().__init__(
+            self._on_device,
+            max_batch_tokens=budget,
+            cost=_cost,
+            group=_alike,
+            max_items=MOST_ITEMS,
+            reclaim=lambda: reclaim(device),
+        )
+        self._codec = codec
+        self._net: EncoderNet | CausalNet | Seq2SeqNet | None = _net(model, codec, device, budget)
+        tensors = [*model.parameters(), *model.buffers()]
+        self._stats["memory_bytes"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def warm_up(self) -> None:
+        """One small request of a kind the model answers, so that what cannot work shows before a job's items do."""
+        asked = next(request for request in WARM_UP if type(request) in self._codec.heads)
+        for encoded in self._codec.encode([_for_kind(asked, self._codec.kind)]):
+            if isinstance(encoded, Encoded):
+                self._on_device([Work("warm-up", encoded)])
+
+    def close(self) -> None:
+        self._net = None
+        super().close()
+
+    def _on_device(self, batch: Sequence[Work]) -> Sequence[Outcome]:
+        if self._net is None:
+            raise RuntimeError("the model is closed")
+        with torch.inference_mode(), errors_mapped():
+            return self._net.forward(batch)
+
+
+WARM_UP: tuple[Request, ...] = (
+    Classify("warm up"),
+    Embed("warm up"),
+    Generate(prompt="warm up", sampling=Sampling(max_new_tokens=1)),
+)
+
+
+def _for_kind(request: Request, kind: str) -> Request:
+    return (
+        replace(request, prompt=None, source="warm up")
+        if kind == "seq2seq" and isinstance(request, Generate)
+        else request
+    )
+
+
+def _net(
+    model: Any, codec: EncoderCodec | CausalCodec | Seq2SeqCodec, device: torch.device, budget: int
+) -> EncoderNet | CausalNet | Seq2SeqNet:
+    if isinstance(codec, EncoderCodec):
+        return EncoderNet(model, codec, device, batch_tokens=budget)
+    if isinstance(codec, CausalCodec):
+        return CausalNet(model, codec, device)
+    return Seq2SeqNet(model, codec, device)
+
+
+def _cost(encoded: Encoded) -> int:
+    return encoded.payload.cost() if hasattr(encoded.payload, "cost") else encoded.length
+
+
+def _alike(encoded: Encoded) -> Hashable:
+    kind = kind_of(encoded)
+    return (kind, encoded.payload.alike()) if isinstance(encoded.payload, Ask) else kind

@@ -1,0 +1,63 @@
+"""The device a model runs on: its memory, and what its errors mean. The only calls that differ between devices."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from jobs.errors import DeviceLost, ModelFailed
+from worker.engines.base import OutOfMemory
+
+FULL = ("out of memory", "can't allocate memory", "failed to allocate")
+"""What allocators say when a batch does not fit."""
+STICKY = (
+    "device-side assert",
+    "illegal memory access",
+    "illegal instruction",
+    "misaligned address",
+    "unspecified launch failure",
+    "hardware error",
+    "uncorrectable ecc",
+    "device is lost",
+    "all cuda-capable devices are busy",
+    "no longer available",
+)
+"""What the driver says when every later call would fail too."""
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name, usable. Raises ModelFailed."""
+    device = torch.device(name)
+    missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise ModelFailed(f"device {name!r} is not available here")
+    return device
+
+
+def reclaim(device: torch.device) -> None:
+    """Give cached blocks back, so that the next allocation is not hindered by the shapes of the last."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+@contextmanager
+def errors_mapped() -> Iterator[None]:
+    """The device's errors as the engine's: OutOfMemory, DeviceLost; others pass."""
+    try:
+        yield
+    except RuntimeError as error:
+        meaning = _meaning(error)
+        if meaning is None:
+            raise
+        raise meaning(str(error).partition("\n")[0]) from None
+
+
+def _meaning(error: RuntimeError) -> type[OutOfMemory] | type[DeviceLost] | None:
+    text = str(error).lower()
+    if isinstance(error, torch.OutOfMemoryError) or any(words in text for words in FULL):
+        return OutOfMemory
+    return DeviceLost if any(words in text for words in STICKY) else None
