@@ -99,8 +99,8 @@ class Client:
         intake = Intake(found, spec, source, settings=self._settings, on_invalid=on_invalid)
         try:
             intake.begin()
-            job, _ = self._store.jobs.create(spec, request_hash=digest, model_revision=revision)
-            loaded = self._fill(job, spec, intake) if job.state is JobState.LOADING else None
+            job, created = self._store.jobs.create(spec, request_hash=digest, model_revision=revision)
+            loaded = self._fill(job, spec, intake, created) if job.state is JobState.LOADING else None
         finally:
             intake.close()
         return JobHandle(self._store, job.id, loaded)
@@ -169,10 +169,10 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _fill(self, job: Job, spec: JobSpec, intake: Intake) -> Loaded | None:
+    def _fill(self, job: Job, spec: JobSpec, intake: Intake, created: bool) -> Loaded | None:
         """Load and seal a job, then tell a worker. None: somebody else with the same key did."""
         try:
-            loaded = intake.load(self._store, job.id)
+            loaded = intake.load(self._store, job.id, resumed=not created)
             self._store.jobs.seal(job.id)
         except InvalidState:
             if self._store.jobs.get(job.id).state in (JobState.LOADING, JobState.FAILED, JobState.CANCELLED):

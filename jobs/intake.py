@@ -79,14 +79,14 @@ class Intake:
         if self._ahead is None:
             raise InvalidInput(self._nothing())
 
-    def load(self, store: Stored, job_id: str) -> Loaded:
-        """Store the items in the job; blocks that are there already are left alone.
+    def load(self, store: Stored, job_id: str, *, resumed: bool = True) -> Loaded:
+        """Store the items in the job; blocks that are there already are left alone. Not `resumed`: the job is new.
 
         Raises InvalidItems when lines are refused, and InvalidState when the job holds other items.
         """
         if self._ahead is None:
             self.begin()
-        there = {seq_lo: digest for seq_lo, _, digest in store.jobs.loaded(job_id)}
+        there = {seq_lo: digest for seq_lo, _, digest in (store.jobs.loaded(job_id) if resumed else ())}
         count = 0
         batch: list[NewBlock] = []
         for run in self._all_runs():
