@@ -14,6 +14,9 @@ from jobs.store.clock import later
 from jobs.store.tables import chunks
 from jobs.store.values import Claim, NewBlock, NewChunk, ResultRow, Save
 
+_AGE = "SELECT pg_sleep(greatest(0, :seconds - extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())))"
+"""Waits, once a session, until the server is so old: a lease that began before it was up is nobody's fault."""
+
 
 def block(seq_lo: int, n_items: int, *, per_chunk: int = 5, cost: int = 10, lines: Sequence[bytes] = ()) -> NewBlock:
     """A block of items `{"text": "<seq>"}`, or of these lines; `cost` is that of one item."""
@@ -88,10 +91,13 @@ def _rest(store: Store, held: Claim) -> Save:
     return done(held, [seq for seq in range(held.seq_lo, held.seq_hi) if seq not in have])
 
 
-def fall_silent(store: Store, held: Iterable[Claim], *, ago_s: float = 1.0) -> None:
-    """As if the lease of these chunks had ended so long ago."""
+def fall_silent(store: Store, held: Iterable[Claim], *, ago_s: float = 0.5, lease_s: float = 5.0) -> None:
+    """As if these chunks had been claimed for so long, and their lease had ended so long ago."""
     ended = update(chunks).where(chunks.c.id.in_([claimed.chunk_id for claimed in held]))
-    store._db.write(lambda connection: connection.execute(ended.values(lease_until=later(-ago_s))))
+    values = {"lease_s": lease_s, "lease_until": later(-ago_s)}
+    if store.dialect == "postgresql" and lease_s < 60:
+        rows(store, _AGE, seconds=lease_s + ago_s + 0.5)
+    store._db.write(lambda connection: connection.execute(ended.values(**values)))
 
 
 def crash(store: Store, *, chunks: int = 1, worker_id: str = "w1") -> list[Claim]:

@@ -42,7 +42,8 @@ _RENEW = """
     RETURNING chunks.id, (SELECT control FROM jobs WHERE jobs.id = chunks.job_id) AS control
 """
 _STILL_MINE = """
-    SELECT c.id FROM {held} JOIN chunks AS c ON c.id = held.id AND c.lease_token = held.token WHERE c.state = 'running'
+    SELECT c.id FROM {held} JOIN chunks AS c ON c.id = held.id AND c.lease_token = held.token
+    WHERE c.state = 'running' AND c.worker_id = :worker_id
 """
 _LOCK_JOBS = """
     SELECT jobs.id FROM jobs WHERE jobs.id IN (
@@ -113,8 +114,7 @@ class Chunks:
 
         A chunk in neither is lost: cancelled, or reaped and perhaps another's by now.
         """
-        held = _held(tokens)
-        values = {"held": held, "worker_id": worker_id, "lease_s": lease_s or self._lease_s}
+        values = {"held": _held(tokens), "worker_id": worker_id, "lease_s": lease_s or self._lease_s}
 
         def work(connection: Connection) -> tuple[list[Renewal], builtins.set[int]]:
             found = connection.execute(self._db.sql(_RENEW), values)
@@ -122,7 +122,7 @@ class Chunks:
             missing = tokens.keys() - {renewal.chunk_id for renewal in renewed}
             if not missing:
                 return renewed, set()
-            still = set(connection.scalars(self._db.sql(_STILL_MINE), {"held": held}))
+            still = set(connection.scalars(self._db.sql(_STILL_MINE), values))
             return renewed, still & missing
 
         return self._db.relaxed(work) if tokens else ([], set())
