@@ -20,6 +20,7 @@ TextmillError
 ├── HomeBusy                    another `textmill up` owns this home
 ├── BrokerFailed                the embedded broker could not be started or adopted
 ├── WorkerFailed                the embedded worker dies whenever it is started
+├── FetchFailed                 a model's files could not be fetched: no network, wrong hash, disk full
 ├── ModelFailed                 a model does not load or cannot run here; fails its jobs
 └── DeviceLost                  the device or its process is beyond repair; the process must end
 """

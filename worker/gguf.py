@@ -143,6 +143,7 @@ def _save_weights(reader: Any, config: dict[str, Any], path: Path, dtype: str) -
     from safetensors.numpy import save_file
 
     save_file(dict(_weights(reader, config, dtype)), path, metadata={"format": "pt"})
+    path.chmod((path.parent / "config.json").stat().st_mode)  # safetensors 0.8 leaves it to its owner alone
 
 
 def _weights(reader: Any, config: dict[str, Any], dtype: str) -> Iterator[tuple[str, Any]]:
