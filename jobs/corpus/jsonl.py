@@ -21,6 +21,9 @@ def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Line]:
                 yield number, _renamed(number, line, fields) if fields.mapped else line
 
 
+_to_json = Result.__pydantic_serializer__.to_json
+
+
 class JsonlWriter:
     """One result a line, with every key of its shape."""
 
@@ -28,7 +31,7 @@ class JsonlWriter:
         self._stream = stream
 
     def write(self, result: Result) -> None:
-        self._stream.write(orjson.dumps(result.model_dump(), option=orjson.OPT_APPEND_NEWLINE))
+        self._stream.write(_to_json(result) + b"\n")
 
     def finish(self) -> None:
         """Nothing is held back."""

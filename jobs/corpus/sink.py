@@ -47,11 +47,13 @@ class Sink:
 
     def write(self, result: Result) -> None:
         """Append one result."""
-        with self._mapped():
+        try:
             if self._writer is None:
                 self._open()
             assert self._writer is not None
             self._writer.write(result)
+        except OSError as error:
+            raise self._failed(error) from error
 
     def flush(self) -> None:
         """Pass on what is buffered, for a reader at the other end of a pipe."""
@@ -119,13 +121,15 @@ class Sink:
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
-        """The one place where the file system's errors become OutputError; the unfinished file goes."""
         try:
             yield
         except OSError as error:
-            self.discard()
-            name = self.path or "standard output"
-            raise OutputError(f"{name}: cannot be written: {error.strerror or error}") from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> OutputError:
+        """The one place where the file system's errors become OutputError; the unfinished file goes."""
+        self.discard()
+        return OutputError(f"{self.path or 'standard output'}: cannot be written: {error.strerror or error}")
 
 
 def _sync_folder(folder: Path) -> None:
