@@ -75,5 +75,5 @@ def deployment(database: str, *, durable: bool = True, **overrides: object) -> I
 def environment(settings: Settings) -> dict[str, str]:
     """The environment that gives another process these settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEXTMILL_")}
-    given = settings.model_dump(mode="json", exclude_unset=True, exclude={"queues"})
+    given = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"queues"})
     return inherited | {f"TEXTMILL_{name.upper()}": str(value) for name, value in given.items()}

@@ -1,7 +1,7 @@
 """Everything but the model: a file in, a file out, through `textmill run` and its worker process, with the fake engine.
 
 The fixed cost (a job of one item: start, connect, load, stop) is taken off, so that the rates of small and large jobs
-compare. Memory is each process's own peak.
+compare. Memory is each process's own peak; CPU time tells what a busy machine hides.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -22,8 +23,24 @@ from jobs.settings import Settings
 from tests.servers import Postgres
 
 SIZES = (10_000, 100_000, 1_000_000)
+ROUNDS, FEW = 3, 10_000
 POLL_S = 0.05
 TEXTMILL = str(Path(sys.executable).parent / "textmill")
+
+
+class Use(NamedTuple):
+    """What one process took."""
+
+    cpu_s: float
+    peak_mb: float
+
+
+class Run(NamedTuple):
+    """One whole run."""
+
+    seconds: float
+    producer: Use
+    worker: Use
 
 
 def main() -> None:
@@ -42,55 +59,69 @@ def measure(database: str, sizes: list[int]) -> list[dict[str, object]]:
         url = stack.enter_context(Postgres(durable=True)).start().create_database() if database != "sqlite" else None
         settings = Settings(home=folder / "home", database_url=url)
         if url:
-            _textmill(settings, "db", "upgrade")
+            subprocess.run(
+                [TEXTMILL, "db", "upgrade"], env=environment(settings), check=True, stdout=subprocess.DEVNULL
+            )
         run(settings, folder, 1)
-        fixed, _ = run(settings, folder, 1)
-        return [_row(database, size, fixed, *run(settings, folder, size)) for size in sizes]
+        fixed = _median([run(settings, folder, 1) for _ in range(ROUNDS)])
+        return [_row(database, size, fixed, _of_size(settings, folder, size)) for size in sizes]
 
 
-def run(settings: Settings, folder: Path, n: int) -> tuple[float, dict[str, float]]:
-    """Seconds of one whole `textmill run` over `n` items, and the peak memory of its processes in MB."""
-    source, out = folder / f"in-{n}.jsonl", folder / f"out-{n}-{time.monotonic_ns()}.jsonl"
-    write_jsonl(source, n)
+def run(settings: Settings, folder: Path, n: int) -> Run:
+    """One whole `textmill run` over `n` items, checked."""
+    source, out = folder / f"in-{n}.jsonl", folder / f"out-{time.monotonic_ns()}.jsonl"
+    if not source.exists():
+        write_jsonl(source, n)
     start = time.perf_counter()
     command = [TEXTMILL, "run", "classify", str(source), "-o", str(out), "--model", "fake"]
     with (folder / "stderr").open("wb") as stderr:
         process = subprocess.Popen(command, env=environment(settings), stdout=stderr, stderr=stderr)
-        peaks = _peaks(process)
+        used = _watch(process)
     seconds = time.perf_counter() - start
     if process.returncode:
         raise RuntimeError((folder / "stderr").read_text(errors="replace")[-4000:])
     _check(out, n)
-    return seconds, peaks
+    out.unlink()
+    return Run(seconds, *used)
 
 
-def _peaks(process: "subprocess.Popen[bytes]") -> dict[str, float]:
-    """Wait for the end; the peak resident memory of the producer and of the worker meanwhile, in MB."""
-    peaks = {"producer": 0.0, "worker": 0.0}
+def _of_size(settings: Settings, folder: Path, n: int) -> Run:
+    """Small jobs are over in less than what a start varies by, so they run several times."""
+    return _median([run(settings, folder, n) for _ in range(ROUNDS if n <= FEW else 1)])
+
+
+def _median(runs: list[Run]) -> Run:
+    return sorted(runs)[len(runs) // 2]
+
+
+def _watch(process: "subprocess.Popen[bytes]") -> tuple[Use, Use]:
+    """Wait for the end; what the producer and its Python child, the worker, used."""
+    uses = {"producer": Use(0, 0), "worker": Use(0, 0)}
     while process.poll() is None:
-        for each in [psutil.Process(process.pid), *_children(process.pid)]:
-            role = "producer" if each.pid == process.pid else "worker"
-            peaks[role] = max(peaks[role], _peak_mb(each.pid))
+        for role, each in _processes(process.pid):
+            uses[role] = _use(each) or uses[role]
         time.sleep(POLL_S)
-    return peaks
+    return uses["producer"], uses["worker"]
 
 
-def _children(pid: int) -> list[psutil.Process]:
-    """Its Python children: the worker, not the broker."""
+def _processes(pid: int) -> list[tuple[str, psutil.Process]]:
     try:
-        children = psutil.Process(pid).children(recursive=True)
-        return [child for child in children if "python" in child.name().lower()]
+        producer = psutil.Process(pid)
+        children = [child for child in producer.children(recursive=True) if "python" in child.name().lower()]
     except psutil.Error:
         return []
+    return [("producer", producer), *(("worker", child) for child in children)]
 
 
-def _peak_mb(pid: int) -> float:
+def _use(process: psutil.Process) -> Use | None:
+    """CPU time and peak resident memory so far; None when it is gone."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    except OSError:
-        return 0.0
-    line = next((line for line in status.splitlines() if line.startswith("VmHWM")), "VmHWM: 0 kB")
-    return int(line.split()[1]) * 1024 / 1e6
+        times = process.cpu_times()
+        status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+    except (psutil.Error, OSError):
+        return None
+    peak = next((line for line in status.splitlines() if line.startswith("VmHWM")), None)
+    return Use(times.user + times.system, int(peak.split()[1]) * 1024 / 1e6) if peak else None
 
 
 def _check(out: Path, n: int) -> None:
@@ -104,22 +135,20 @@ def _check(out: Path, n: int) -> None:
         raise RuntimeError(f"{number + 1} lines came out of {n}")
 
 
-def _row(database: str, n: int, fixed: float, seconds: float, peaks: dict[str, float]) -> dict[str, object]:
-    net = max(seconds - fixed, 1e-9)
+def _row(database: str, n: int, fixed: Run, whole: Run) -> dict[str, object]:
+    net = max(whole.seconds - fixed.seconds, 1e-9)
     return {
         "database": database,
         "items": n,
-        "whole run, s": round(seconds, 2),
-        "fixed cost, s": round(fixed, 2),
+        "run, s": round(whole.seconds, 2),
+        "fixed, s": round(fixed.seconds, 2),
         "items/s": round(n / net),
         "us an item": round(net / n * 1e6, 1),
-        "producer peak, MB": round(peaks["producer"]),
-        "worker peak, MB": round(peaks["worker"]),
+        "producer CPU, us an item": round((whole.producer.cpu_s - fixed.producer.cpu_s) / n * 1e6, 1),
+        "worker CPU, us an item": round((whole.worker.cpu_s - fixed.worker.cpu_s) / n * 1e6, 1),
+        "producer peak, MB": round(whole.producer.peak_mb),
+        "worker peak, MB": round(whole.worker.peak_mb),
     }
-
-
-def _textmill(settings: Settings, *arguments: str) -> None:
-    subprocess.run([TEXTMILL, *arguments], env=environment(settings), check=True)
 
 
 if __name__ == "__main__":

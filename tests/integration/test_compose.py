@@ -216,7 +216,8 @@ def test_the_file_s_own_commands_run_a_job_and_stop_in_time(stack: Stack, secret
         redis_url=(secrets / "redis_url").read_text(encoding="utf-8"),
     )
     texts = [f"text {number}" for number in range(700)]
-    job = Client(settings).submit("classify", texts, model="fake").wait(timeout=60)
+    with Client(settings) as client:
+        job = client.submit("classify", texts, model="fake").wait(timeout=60)
 
     assert job.state == "completed", stack.said("worker")
     assert job.counts.ok == len(texts)

@@ -29,12 +29,19 @@ def ruff_on(source: str, *, pretended_path: str) -> "subprocess.CompletedProcess
     )
 
 
-@pytest.mark.parametrize("statement", ["import jobs", "from jobs import *", "import jobs.tasks.base, jobs.schemas"])
+@pytest.mark.parametrize("statement", ["import jobs", "import jobs.tasks.base, jobs.schemas"])
 def test_importing_jobs_loads_nothing_heavy(statement: str) -> None:
     loaded = modules_after(statement)
 
     assert "jobs" in loaded
     assert loaded.isdisjoint(HEAVY)
+
+
+def test_a_producer_loads_neither_celery_nor_the_machine() -> None:
+    loaded = modules_after("from jobs import *")
+
+    assert "jobs.client" in loaded
+    assert loaded.isdisjoint({"torch", "transformers", "numpy", "celery", "worker"})
 
 
 def test_the_check_of_loaded_modules_sees_a_heavy_one() -> None:
