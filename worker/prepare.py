@@ -29,23 +29,26 @@ class Lines:
     """The lines of the blocks used last."""
 
     def __init__(self) -> None:
-        self._blocks: OrderedDict[int, list[bytes]] = OrderedDict()
+        self._blocks: OrderedDict[int, list[bytes] | tuple[str, bytes]] = OrderedDict()
 
     def missing(self, claims: Iterable[Claim]) -> list[int]:
         """Blocks of these claims that must be read from the store."""
         return sorted({claim.block_id for claim in claims} - self._blocks.keys())
 
     def add(self, blocks: Mapping[int, tuple[str, bytes]]) -> None:
-        """Keep these blocks; `trim` afterwards."""
-        for block_id, (encoding, data) in blocks.items():
-            self._blocks[block_id] = parse_block(encoding, data)
+        """Keep these blocks as they are stored; `trim` afterwards."""
+        self._blocks.update(blocks)
 
     def of(self, claim: Claim) -> list[bytes]:
-        """The lines of a claim's items. Raises KeyError when its block was not added."""
+        """The lines of a claim's items. Raises KeyError when its block is not there, and what reading it raises."""
+        block = self._blocks[claim.block_id]
+        if isinstance(block, tuple):
+            block = self._blocks[claim.block_id] = parse_block(*block)
         self._blocks.move_to_end(claim.block_id)
-        return self._blocks[claim.block_id][claim.seq_lo - claim.block_lo : claim.seq_hi - claim.block_lo]
+        return block[claim.seq_lo - claim.block_lo : claim.seq_hi - claim.block_lo]
 
     def trim(self) -> None:
+        """Forget the blocks that were used longest ago."""
         while len(self._blocks) > BLOCKS_KEPT:
             self._blocks.popitem(last=False)
 

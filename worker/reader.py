@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
-from jobs.errors import ModelFailed, ModelMismatch, StoreUnavailable, UsageError
+from jobs.errors import InvalidParams, ModelFailed, ModelMismatch, StoreUnavailable, UnknownModel, UnknownTask
 from jobs.settings import Settings
 from jobs.store import Store
 from jobs.store.values import Claim
@@ -33,6 +33,8 @@ LINGER_S = 0.2
 """How long a shift that ran out of work looks for more."""
 FIRST_LOOK_S, LAST_LOOK_S = 0.005, 0.1
 """Waits between looks at an empty queue, doubled each time."""
+CANNOT_RUN = (UnknownTask, UnknownModel, ModelMismatch, ModelFailed, InvalidParams)
+"""What fails a whole job: it would be the same for each of its chunks."""
 
 
 class Reader:
@@ -219,7 +221,7 @@ class Reader:
         except StoreUnavailable:
             self._writer.give_back(held)
             return []
-        except (UsageError, ModelFailed) as error:
+        except CANNOT_RUN as error:
             self._writer.job_fails(claim.job_id, str(error))
             return []
         except Exception as error:

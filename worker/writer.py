@@ -177,7 +177,7 @@ class Writer:
         accepted = self._saved(saves, {held.claim.chunk_id: held for held in chunks})
         for held in chunks:
             self._after(held, held.claim.chunk_id in accepted, counts[held.claim.chunk_id])
-        self._finish({held.claim.job_id: held for held in chunks if held.done and not held.gone})
+        self._finish([held for held in chunks if held.done and not held.gone])
 
     def _still_mine(self, held: Held) -> bool:
         if not held.gone and time.monotonic() >= held.fence_at:
@@ -233,12 +233,13 @@ class Writer:
             self._touched.pop(held.claim.chunk_id, None)
             self._in_hand.remove(held)
 
-    def _finish(self, ended: dict[str, Held]) -> None:
+    def _finish(self, ended: Sequence[Held]) -> None:
         """Finishing is a later transaction: two last chunks that commit together each see the other as running."""
         jobs = self._store.jobs
-        for job_id, held in ended.items():
+        for held in ended:
             if held.in_force is not None:
-                self._try(partial(jobs.record, job_id, dict(held.in_force)))
+                self._try(partial(jobs.record, held.claim.job_id, dict(held.in_force)))
+        for job_id in dict.fromkeys(held.claim.job_id for held in ended):
             if not self._in_hand.has_job(job_id):
                 self._try(partial(jobs.finish, job_id))
 
