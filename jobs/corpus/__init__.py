@@ -4,6 +4,7 @@ A format is a file in this folder with a FORMAT, or an entry point `textmill.cor
 """
 
 import importlib
+import os
 import pkgutil
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -60,7 +61,7 @@ def open_sink(target: str | PathLike[str], *, columns: Sequence[str] = ()) -> Si
     if str(target) == STDIN:
         return Sink(formats()["jsonl"], None, columns)
     path = Path(target)
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         return Sink(formats()["jsonl"], path, columns)
     writable = [form for form in formats().values() if form.write is not None]
     return Sink(_by_suffix(path, writable), path, columns)
@@ -71,11 +72,11 @@ def _input(name: str) -> tuple[Format, Place]:
         return SNIFFED, stdin_place()
     path = Path(name)
     place = file_place(name, path)
-    if path.is_dir():
+    if os.path.isdir(path):
         return next(form for form in formats().values() if form.folders), place
-    if not path.exists():
+    if not os.path.exists(path):
         raise InvalidInput(f"{name}: no such file or folder")
-    if not path.is_file():
+    if not os.path.isfile(path):
         return SNIFFED, place
     return _by_suffix(path, formats().values()), place
 

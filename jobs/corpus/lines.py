@@ -16,10 +16,13 @@ def read_lines(stream: BinaryIO, name: str, max_bytes: int) -> Iterator[Line]:
     number, limit = 1, max_bytes + 2
     line = _without_mark(stream.readline(limit), name)
     while line:
-        if len(line) == limit and not line.endswith(b"\n"):
-            yield number, _too_long(stream, number, max_bytes)
+        text = line.rstrip(b"\r\n")
+        if len(text) <= max_bytes:
+            yield number, text
         else:
-            yield number, line.rstrip(b"\r\n")
+            _pass_over(stream, line)
+            message = f"the line is longer than {max_bytes:,} bytes (setting max_line_bytes)"
+            yield number, Problem(number, "line_too_long", message)
         line = stream.readline(limit)
         number += 1
 
@@ -37,9 +40,7 @@ def _without_mark(line: bytes, name: str) -> bytes:
     return line.removeprefix(codecs.BOM_UTF8)
 
 
-def _too_long(stream: BinaryIO, number: int, max_bytes: int) -> Problem:
-    """Pass over the rest of the line without holding it."""
-    piece = stream.readline(DRAIN_BYTES)
-    while piece and not piece.endswith(b"\n"):
-        piece = stream.readline(DRAIN_BYTES)
-    return Problem(number, "line_too_long", f"the line is longer than {max_bytes:,} bytes (setting max_line_bytes)")
+def _pass_over(stream: BinaryIO, line: bytes) -> None:
+    """Read to the end of a line of which this is the start, without holding it."""
+    while line and not line.endswith(b"\n"):
+        line = stream.readline(DRAIN_BYTES)

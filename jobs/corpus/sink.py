@@ -27,7 +27,7 @@ class Sink:
         self._make, self._columns = form.write, columns
         self.path = path
         """None: standard output."""
-        self._direct = path is None or (path.exists() and not path.is_file())
+        self._direct = path is None or (os.path.exists(path) and not os.path.isfile(path))
         self._part: Path | None = None
         self._stream: BinaryIO | None = None
         self._writer: Writer | None = None
@@ -36,9 +36,11 @@ class Sink:
         """Raise OutputError unless results can be written there; called before the job is submitted."""
         if self.path is None:
             return
-        if self.path.is_dir():
+        if os.path.isdir(self.path):
             raise OutputError(f"{self.path}: is a folder; name a file")
         with self._mapped():
+            with suppress(FileNotFoundError):
+                os.stat(self._target)  # a name that no file can have
             if self._direct:
                 self.path.open("wb").close()
             else:
@@ -75,11 +77,12 @@ class Sink:
                 self._stream.close()
                 os.replace(self._part, self._part.parent / self._target.name)
                 _sync_folder(self._part.parent)
-            self._part = self._stream = self._writer = None
+                self._part = None
+        self.discard()
 
     def discard(self) -> None:
         """Leave nothing behind. What already went to standard output stays there."""
-        if self._stream is not None and self._stream is not sys.stdout.buffer:
+        if self._stream is not None and self.path is not None:
             with suppress(OSError):
                 self._stream.close()
         if self._part is not None:

@@ -1,0 +1,288 @@
+"""Sources: what files of each format give, and what is said of files that cannot be read."""
+
+import io
+import os
+import sys
+import threading
+from pathlib import Path
+
+import orjson
+import pytest
+
+from jobs.corpus import ItemSource, Source, open_source
+from jobs.errors import InvalidInput, Problem
+from jobs.schemas import Item
+
+
+def written(folder: Path, name: str, content: bytes) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def items(source: Source) -> list[tuple[int, object]]:
+    """Line numbers with the parsed items, or with the code of what is wrong."""
+    return [(number, line.code if isinstance(line, Problem) else orjson.loads(line)) for number, line in source]
+
+
+def problem(source: Source) -> Problem:
+    return next(line for _, line in source if isinstance(line, Problem))
+
+
+def test_jsonl_gives_its_lines_untouched_without_blank_ones_mark_and_line_ends(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.jsonl", b'\xef\xbb\xbf{"text": "a" }\r\n\n  \r\n"b"\n{"text":"c"}')
+
+    lines = list(open_source(path))
+
+    assert lines == [(1, b'{"text": "a" }'), (4, b'"b"'), (5, b'{"text":"c"}')]
+
+
+def test_jsonl_fields_are_renamed_and_numbers_become_ids(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.jsonl", b'{"body": "a", "nr": 7, "lang": "en"}\n{"nr": 8}\n{"body": broken\n"bare"\n')
+
+    found = list(open_source(path, text_field="body", id_field="nr"))
+
+    assert orjson.loads(bytes(found[0][1])) == {"text": "a", "custom_id": "7", "nr": 7, "lang": "en"}  # type: ignore[arg-type]
+    assert isinstance(found[1][1], Problem)
+    assert "no field 'body'; the line has: nr" in found[1][1].message
+    assert [line for _, line in found[2:]] == [b'{"body": broken', b'"bare"']
+
+
+def test_a_renamed_line_too_deep_to_be_written_again_is_a_problem_of_its_own(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.jsonl", b'{"body": "a", "x": ' + b"[" * 400 + b"]" * 400 + b'}\n{"body": "b"}\n')
+
+    assert items(open_source(path, text_field="body")) == [(1, "malformed_json"), (2, {"text": "b"})]
+
+
+def test_text_gives_an_item_a_line_blank_ones_too(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.txt", 'eins\r\n\nдва "x"\n'.encode())
+
+    found = items(open_source(path, main_field="prompt"))
+
+    assert found == [(1, {"prompt": "eins"}), (2, {"prompt": ""}), (3, {"prompt": 'два "x"'})]
+
+
+def test_text_that_is_not_utf8_is_a_problem_of_its_line_with_the_byte(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.txt", b"good\nbad \xff\xfe\ngood\n")
+
+    source = open_source(path)
+
+    assert [number for number, line in source if isinstance(line, bytes)] == [1, 3]
+    assert problem(source) == Problem(2, "not_utf8", "not UTF-8: byte 0xff at offset 4 of the line")
+
+
+def test_utf16_is_called_by_its_name(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.txt", "text\n".encode("utf-16"))
+
+    with pytest.raises(InvalidInput, match=r"a\.txt: the file is UTF-16"):
+        list(open_source(path))
+
+
+def test_csv_columns_are_fields_and_records_may_span_lines(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.csv", b'id,text,lang\r\n1,"two\r\nlines, ""quoted""",en\r\n\r\n2,plain,de\r\n')
+
+    found = items(open_source(path, id_field="id"))
+
+    assert found == [
+        (2, {"id": "1", "text": 'two\nlines, "quoted"', "lang": "en", "custom_id": "1"}),
+        (5, {"id": "2", "text": "plain", "lang": "de", "custom_id": "2"}),
+    ]
+
+
+def test_a_csv_record_of_the_wrong_width_or_bytes_costs_only_itself(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.csv", b'text,lang\na\nb,en,x\nc\xff,en\n"d"x,en\ne,en\n')
+
+    found = items(open_source(path))
+
+    assert found == [
+        (2, "malformed_csv"),
+        (3, "malformed_csv"),
+        (4, "not_utf8"),
+        (5, "malformed_csv"),
+        (6, {"text": "e", "lang": "en"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"\n\n", "the file is empty"),
+        (b"body,lang\na,b\n", "no column 'text'; its columns are: body, lang"),
+        (b"text,text\na,b\n", "column 'text' is there twice"),
+        (b'text\na\n"b\nc\n', r"a\.csv:3: a quote opened here is never closed"),
+        (b'text\n"b' + b"\nc" * 2000, r"a\.csv:2: the record that begins here is longer than 2,000 bytes"),
+        (b"text\na\n" + b"x" * 5000, r"a\.csv:3: the line is longer than 2,000 bytes"),
+        (b"te\xffxt\na\n", r"a\.csv:1: not UTF-8"),
+    ],
+)
+def test_a_csv_that_cannot_be_read_on_is_refused_with_the_place(tmp_path: Path, content: bytes, said: str) -> None:
+    path = written(tmp_path, "a.csv", content)
+
+    with pytest.raises(InvalidInput, match=said):
+        list(open_source(path, max_line_bytes=2000))
+
+
+def test_a_folder_gives_a_file_an_item_in_the_order_of_names(tmp_path: Path) -> None:
+    written(tmp_path, "docs/b.txt", b"second\n")
+    written(tmp_path, "docs/a.txt", b"\xef\xbb\xbffirst")
+    written(tmp_path, "docs/sub/c.TXT", b"third")
+    written(tmp_path, "docs/d.txt", b"\xff")
+    written(tmp_path, "docs/image.png", b"\x89PNG")
+
+    found = items(open_source(tmp_path / "docs", main_field="text"))
+
+    assert found == [
+        (1, {"custom_id": "a.txt", "text": "first"}),
+        (2, {"custom_id": "b.txt", "text": "second\n"}),
+        (3, "not_utf8"),
+        (4, {"custom_id": "sub/c.TXT", "text": "third"}),
+    ]
+
+
+def test_files_larger_than_a_line_may_be_and_odd_names_are_problems_of_their_own(tmp_path: Path) -> None:
+    written(tmp_path, "docs/a.txt", b"x" * 3000)
+    written(tmp_path, "docs/b.txt", b"fine")
+    Path(os.fsdecode(os.fsencode(tmp_path / "docs") + b"/c\xff.txt")).write_bytes(b"text")
+
+    found = items(open_source(tmp_path / "docs", max_line_bytes=2000))
+
+    assert found == [(1, "line_too_long"), (2, {"custom_id": "b.txt", "text": "fine"}), (3, "invalid_text")]
+
+
+def test_a_line_over_the_limit_is_passed_over_without_being_held(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.jsonl", b'"a"\n"' + b"x" * 3_000_000 + b'"\n"b"\n')
+    exact = written(tmp_path, "b.jsonl", b'"' + b"x" * 1998 + b'"\r\n"' + b"x" * 1999 + b'"')
+
+    found = items(open_source(path, max_line_bytes=2000))
+    at_the_limit = items(open_source(exact, max_line_bytes=2000))
+
+    assert found == [(1, "a"), (2, "line_too_long"), (3, "b")]
+    assert at_the_limit == [(1, "x" * 1998), (2, "line_too_long")]
+
+
+def test_several_inputs_follow_each_other_and_each_line_is_located(tmp_path: Path) -> None:
+    first = written(tmp_path, "a.jsonl", b'"a"\n\n"b"\n\n')
+    second = written(tmp_path, "b.txt", b"c\nd\n")
+
+    source = open_source([first, second])
+    located = [source.locate(number) for number, _ in source]
+
+    assert located == [(str(first), 1), (str(first), 3), (str(second), 1), (str(second), 2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("missing.jsonl", "no such file or folder"),
+        ("nul\0.jsonl", "no such file or folder"),
+        ("a.xyz", r"unknown format \.xyz; known: \.csv, \.jsonl, \.ndjson, \.text, \.txt"),
+        ("n" * 300 + ".jsonl", "no such file or folder"),
+        ("noname", "unknown format a name without a suffix"),
+        ("empty", r"the folder has no \.txt files"),
+    ],
+)
+def test_what_is_no_input_is_refused_by_name(tmp_path: Path, name: str, said: str) -> None:
+    written(tmp_path, "a.xyz", b"x")
+    written(tmp_path, "noname", b"x")
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(InvalidInput, match=said):
+        list(open_source(f"{tmp_path}/{name}"))
+
+
+def test_fields_of_a_text_cannot_be_named(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.txt", b"a\n")
+
+    with pytest.raises(InvalidInput, match="a text has no fields"):
+        list(open_source(path, text_field="body"))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'\n {"text": "a"}\n', [(2, {"text": "a"})]),
+        (b'"a"\n', [(1, "a")]),
+        (b"plain\n", [(1, {"text": "plain"})]),
+        (b"", []),
+    ],
+)
+def test_standard_input_is_told_by_its_first_byte(
+    monkeypatch: pytest.MonkeyPatch, content: bytes, expected: list[object]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    source = open_source("-")
+
+    assert items(source) == expected
+    assert source.fingerprint() is None
+    with pytest.raises(InvalidInput, match="only once"):
+        list(source)
+
+
+def test_a_named_pipe_is_read_like_standard_input(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(b'{"text": "a"}\n'))
+
+    writer.start()
+    found = items(open_source(pipe))
+    writer.join()
+
+    assert found == [(1, {"text": "a"})]
+
+
+def test_a_fingerprint_changes_with_content_fields_and_nothing_else(tmp_path: Path) -> None:
+    first = written(tmp_path, "a.jsonl", b'{"text": "a"}\n')
+    same = written(tmp_path, "b.jsonl", b'{"text": "a"}\n')
+    other = written(tmp_path, "c.jsonl", b'{"text": "b"}\n')
+    written(tmp_path, "docs/a.txt", b"a")
+
+    folder = open_source(tmp_path / "docs").fingerprint()
+    written(tmp_path, "docs/b.txt", b"b")
+
+    assert open_source(first).fingerprint() == open_source(same).fingerprint() is not None
+    assert open_source(first).fingerprint() != open_source(other).fingerprint()
+    assert open_source(first).fingerprint() != open_source(first, text_field="text").fingerprint()
+    assert open_source(tmp_path / "docs").fingerprint() != folder
+
+
+def test_a_file_that_changes_under_its_fingerprint_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.jsonl", b'"a"\n')
+    source = open_source(path)
+
+    source.fingerprint()
+    path.write_bytes(b'"a"\n"b"\n')
+
+    with pytest.raises(InvalidInput, match="the file was changed while it was read"):
+        list(source)
+
+
+def test_items_of_a_program_are_texts_dicts_or_items() -> None:
+    source = ItemSource(["a", {"prompt": "b"}, Item(custom_id="c")], "prompt")
+
+    assert items(source) == [(1, {"prompt": "a"}), (2, {"prompt": "b"}), (3, {"custom_id": "c"})]
+    assert source.fingerprint() == ItemSource(("a", {"prompt": "b"}, Item(custom_id="c")), "prompt").fingerprint()
+    assert ItemSource(iter(["a"]), "prompt").fingerprint() is None
+
+
+@pytest.mark.parametrize(
+    ("item", "code"),
+    [
+        ("\ud800", "invalid_text"),
+        ({"text": "\udfff"}, "invalid_text"),
+        ({"text": float("nan")}, "malformed_json"),
+        ({"text": 10**5000}, "invalid_type"),
+        ({"text": object()}, "invalid_type"),
+        (7, "invalid_type"),
+    ],
+)
+def test_an_item_that_is_no_json_is_a_problem_of_its_own(item: object, code: str) -> None:
+    assert items(ItemSource(["a", item], "text")) == [(1, {"text": "a"}), (2, code)]  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("given", ["one text", b"bytes", {"text": "one item"}])
+def test_one_item_in_place_of_many_is_refused(given: object) -> None:
+    with pytest.raises(InvalidInput, match="give a list of items"):
+        ItemSource(given, "text")  # type: ignore[arg-type]
