@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from jobs.cli.params import as_utc, labels, on_invalid_of, parse, words
-from jobs.cli.session import client
+from jobs.cli.session import client, store
 
 if TYPE_CHECKING:
     from jobs.schemas import Job
 
 WATCH_S = 0.5
+LIVE_S = 30.0
+"""A worker that reported in this time is there."""
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or its beginning.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, one object a line.")]
@@ -70,8 +72,7 @@ def submit(
         },
     )
     with client() as opened:
-        job = submitted(opened, wish)
-        _tell_new(job, as_json=as_json)
+        _tell_new(submitted(opened, wish), as_json=as_json)
 
 
 def status(job: JobId, as_json: AsJson = False) -> None:
@@ -178,3 +179,13 @@ def _tell_new(job: "Job", *, as_json: bool) -> None:
     if as_json:
         return
     typer.echo(f"textmill: {job.counts.total:,} items {job.state}; see it through: textmill watch {job.id}", err=True)
+    if not job.state.final and not _anyone_works(job.queue):
+        typer.echo(
+            f"textmill: no worker serves queue {job.queue!r} now; start one with `textmill up` or `textmill worker`",
+            err=True,
+        )
+
+
+def _anyone_works(queue: str) -> bool:
+    with store() as opened:
+        return any(queue in worker.queues for worker in opened.workers.live(LIVE_S))

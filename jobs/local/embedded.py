@@ -17,7 +17,7 @@ from jobs.settings import Settings
 from jobs.store import Store
 from jobs.upkeep import Upkeep
 
-POLL_S = (0.05, 0.5)
+POLL_S = (0.05, 0.25)
 """How often a job is looked at: at first, and later."""
 EMBEDDED_LEASE_S = 20.0
 """Unless a lease is set: what a killed worker held goes on after so long, and renewal on the same machine is quick."""

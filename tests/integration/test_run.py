@@ -97,7 +97,7 @@ def test_a_killed_run_typed_again_goes_on_and_gives_each_result_once(home: Home,
 
 
 def test_a_run_killed_while_it_reads_goes_on_with_one_job(home: Home) -> None:
-    home.texts("texts.txt", 100_000)
+    home.texts("texts.txt", 40_000)
     command = ["run", "classify", "texts.txt", "-o", "out.jsonl", "--model", "fake"]
     killed = home.start(*command)
     poll(lambda: _loading(home))
@@ -107,7 +107,7 @@ def test_a_run_killed_while_it_reads_goes_on_with_one_job(home: Home) -> None:
     done = home.run(*command)
 
     assert done.returncode == 0, done.stderr
-    assert [result["seq"] for result in home.results("out.jsonl")] == list(range(100_000))
+    assert [result["seq"] for result in home.results("out.jsonl")] == list(range(40_000))
     assert _jobs(home) == 1
 
 
@@ -157,18 +157,21 @@ def test_a_killed_worker_is_started_again_within_the_run(home: Home) -> None:
 
 
 def test_a_second_run_joins_the_first_and_takes_over_when_it_leaves(home: Home) -> None:
-    model, n = home.slow_model(), 300
-    first = home.start("run", "classify", home.texts("one.txt", 2000), "-o", "one.jsonl", "--model", model)
+    model, n = home.slow_model(delay_s=0.2), 40
+    first = home.start("run", "classify", home.texts("one.txt", n), "-o", "one.jsonl", "--model", model)
     poll(lambda: home.done() > 0)
-    second = home.start("run", "classify", home.texts("two.txt", n), "-o", "two.jsonl", "--model", model)
-    poll(lambda: _jobs(home) == 2)
+    with (home.folder / "said").open("w") as said:
+        second = home.start(
+            "run", "classify", home.texts("two.txt", n), "-o", "two.jsonl", "--model", model, stderr=said
+        )
+        poll(lambda: "`textmill run`" in (home.folder / "said").read_text())
 
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    _, said = second.communicate(timeout=90)
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
+        second.communicate(timeout=60)
 
-    assert second.returncode == 0, said
-    assert "`textmill run`" in said
+    assert second.returncode == 0, (home.folder / "said").read_text()
+    assert not (home.folder / "one.jsonl").exists()
     assert len(home.results("two.jsonl")) == n
 
 
