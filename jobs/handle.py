@@ -42,9 +42,8 @@ class JobHandle:
                 line.show(job)
         return job
 
-    def results(self, status: Literal["ok", "error"] | None = None) -> Iterator[Result]:
-        """The results there are, in the order of the items."""
-        after = -1
+    def results(self, status: Literal["ok", "error"] | None = None, *, after: int = -1) -> Iterator[Result]:
+        """The results there are of the items behind `after`, in their order."""
         while page := self._store.results.page(self.id, after=after, limit=PAGE, status=status):
             yield from page
             after = page[-1].seq

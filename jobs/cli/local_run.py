@@ -79,16 +79,18 @@ class LocalRun:
 
     def _see_through(self, client: Client, store: Store, settings: Settings, sink: "Sink") -> int:
         handle, job = self._submit(client, store, settings)
+        export = output.Export(handle, sink)
         if job.state.final:
-            return self._finish(job, handle, sink)
+            return self._finish(job, export)
         machine = mill(settings, store, role="run", say=self._reporter.note)
         try:
-            job = self._follow(handle, machine)
-            return self._finish(job, handle, sink)
+            job = self._follow(handle, machine, export)
+            return self._finish(job, export)
         except KeyboardInterrupt:
             self._say_goodbye(machine, settings)
             raise
         finally:
+            sink.discard()
             machine.stop()
 
     def _submit(self, client: Client, store: Store, settings: Settings) -> "tuple[JobHandle, Job]":
@@ -139,7 +141,7 @@ class LocalRun:
             self._reporter.note(f"{job.id} was paused; it goes on now")
             client.resume(job.id)
 
-    def _follow(self, handle: "JobHandle", machine: Mill) -> Job:
+    def _follow(self, handle: "JobHandle", machine: Mill, export: output.Export) -> Job:
         """See the job to its end, whoever's machine works on it."""
         said: str | None = None
         for job in attend(machine, handle.refresh, self._reporter.note):
@@ -150,15 +152,16 @@ class LocalRun:
             if self._elsewhere and self._elsewhere != said and not job.state.final:
                 said = self._elsewhere
                 self._reporter.note(f"{said} works in this home already; the job goes there")
+            export.advance()
         self._reporter.close()
         return job
 
-    def _finish(self, job: Job, handle: "JobHandle", sink: "Sink") -> int:
+    def _finish(self, job: Job, export: output.Export) -> int:
         if job.state != JobState.COMPLETED:
             why = f": {job.error}" if job.error else ""
             self._reporter.note(f"{job.id} {job.state}{why}\n  results so far: textmill results {job.id}")
             return ERROR
-        tally = output.write(handle.results(), sink)
+        tally = export.finish()
         if not self._wish.as_json:
             print(summary(job, tally, self._wish.output), file=sys.stderr)
         return ITEMS_FAILED if tally.errors else 0

@@ -1,5 +1,6 @@
 """Writes a job's results to a sink, counting on the way what a summary wants to say."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,8 +9,12 @@ from typing import TYPE_CHECKING
 from jobs.errors import OutputError
 from jobs.schemas import Result
 
+ADVANCE_S = 0.5
+"""Longest time that writing results keeps the progress line waiting."""
+
 if TYPE_CHECKING:
     from jobs.corpus import Sink
+    from jobs.handle import JobHandle
     from jobs.tasks import AnyTask
 
 
@@ -45,9 +50,9 @@ def open_sink(target: str, task: "AnyTask") -> "Sink":
     return sink
 
 
-def write(results: Iterable[Result], sink: "Sink") -> Tally:
-    """Write all of them. A pipe whose reader leaves early (`| head`) is no error. Raises OutputError."""
-    tally = Tally()
+def write(results: Iterable[Result], sink: "Sink", tally: Tally | None = None) -> Tally:
+    """Write all of them, counting on. A pipe whose reader leaves early (`| head`) is no error. Raises OutputError."""
+    tally = tally or Tally()
     try:
         with sink:
             for result in results:
@@ -59,6 +64,32 @@ def write(results: Iterable[Result], sink: "Sink") -> Tally:
             raise
         _leave(tally)
     return tally
+
+
+class Export:
+    """A job's results on their way to a sink while the job runs: always the items that come next, none left out.
+
+    Standard output gets nothing before `finish`: what went down a pipe cannot be taken back.
+    """
+
+    def __init__(self, handle: "JobHandle", sink: "Sink") -> None:
+        self._handle, self._sink, self._tally, self._last = handle, sink, Tally(), -1
+
+    def advance(self) -> None:
+        """Write what has come since, for a moment: whoever calls shows progress too. Raises OutputError."""
+        if self._sink.path is None:
+            return
+        until = time.monotonic() + ADVANCE_S
+        for result in self._handle.results(after=self._last):
+            if result.seq != self._last + 1 or time.monotonic() > until:
+                return
+            self._tally.add(result)
+            self._sink.write(result)
+            self._last = result.seq
+
+    def finish(self) -> Tally:
+        """Write the rest; the output appears under its name. Raises OutputError."""
+        return write(self._handle.results(after=self._last), self._sink, self._tally)
 
 
 def _write_one(sink: "Sink", result: Result, tally: Tally) -> None:
