@@ -42,6 +42,16 @@ POSTGRESQL_CONNECT = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
+POSTGRESQL_RELAXED = {
+    "synchronous_commit": "off",
+    # Claims and renewals are index scans from end to end, in the order of the index. A planner without statistics takes
+    # a million pending chunks for one, and would rather sort it.
+    "enable_sort": "off",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
 _PASSING_STATES = {"40001", "40P01", "55P03"}
 """SQLSTATE: serialization failure, deadlock, lock timeout."""
 _LOST_STATES = {"57P01", "57P02", "57P03", "25P03"}
@@ -65,7 +75,7 @@ class Database:
         self._autocommit = self._durable.execution_options(isolation_level="AUTOCOMMIT")
         self._relaxed: Engine | None = None
         if self.dialect == "postgresql":
-            engine = open_engine(address, {"synchronous_commit": "off"})
+            engine = open_engine(address, POSTGRESQL_RELAXED)
             self._relaxed = engine.execution_options(isolation_level="AUTOCOMMIT")
         # Rows that travel below SQLAlchemy's row layer raise the driver's own errors.
         self._errors = (SQLAlchemyError, self._durable.dialect.loaded_dbapi.Error)

@@ -1,0 +1,130 @@
+"""The statements of every second go by their indexes, on a large database that was never analysed."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, event, text
+
+from jobs.store import Store
+from tests.rows import rows
+from tests.servers import Postgres
+
+N_JOBS, N_CHUNKS = 300, 100
+
+_JOBS = f"""
+    INSERT INTO jobs (id, tenant, request_hash, task, model, params, keep, labels, queue, priority, weight, state,
+        control, n_items, n_chunks, created_at, sealed_at)
+    SELECT gen_random_uuid(), 't' || (n % 7), 'x', 'classify', 'm' || (n % 5), '{{}}', '[]', '{{}}', 'default', 0, 1,
+        'queued', 'run', 25600, {N_CHUNKS}, now(), now() FROM generate_series(1, {N_JOBS}) AS n
+"""
+_BLOCKS = """
+    INSERT INTO blocks (job_id, seq_lo, n_items, encoding, sha256, data, created_at)
+    SELECT id, 0, 25600, 'jsonl+zlib', 'x', 'x', now() FROM jobs
+"""
+_CHUNKS = f"""
+    INSERT INTO chunks (job_id, block_id, seq_lo, seq_hi, tenant, queue, model, priority, turn, cost, state)
+    SELECT jobs.id, blocks.id, n * 256, n * 256 + 256, tenant, queue, model, 0, n * 1000 + random(), 1000, 'pending'
+    FROM jobs JOIN blocks ON blocks.job_id = jobs.id, generate_series(0, {N_CHUNKS - 1}) AS n
+"""
+_RESULTS = """
+    INSERT INTO results SELECT id, n, 'x', 'ok', '{}', NULL, NULL, NULL, 1, 1, 0, 1, NULL
+    FROM (SELECT id FROM jobs LIMIT 30) AS picked, generate_series(1, 1000) AS n
+"""
+
+
+@pytest.fixture(scope="module")
+def large(postgres: Postgres) -> Iterator[Store]:
+    """30,000 pending chunks of 300 jobs and 30,000 results, loaded a moment ago: no statistics."""
+    store = Store.open(postgres.create_database())
+    store.upgrade()
+    for table in ("jobs", "blocks", "chunks", "results"):
+        _run(store, f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+    for load in (_JOBS, _BLOCKS, _CHUNKS, _RESULTS):
+        _run(store, load)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["fresh", "analysed", "stale"])
+def statistics(request: pytest.FixtureRequest, large: Store) -> str:
+    """What the planner knows: nothing, the truth, or that one model has all the chunks."""
+    if request.param == "analysed":
+        _run(large, "ANALYZE")
+    if request.param == "stale":
+        _run(large, "UPDATE chunks SET model = 'm0'")
+        _run(large, "ANALYZE")
+        _run(large, "UPDATE chunks SET model = 'm' || (id % 5)")
+    return str(request.param)
+
+
+def _run(store: Store, statement: str) -> None:
+    store._db.write(lambda connection: connection.execute(text(statement)))
+
+
+def _claim(store: Store) -> object:
+    return store.chunks.claim(worker_id="w", queue="default", cost=5000, items=10**6, loaded=["m3"], lease_s=60)
+
+
+CALLS: dict[str, Callable[[Store, Any], object]] = {
+    "claim": lambda store, _: _claim(store),
+    "reap": lambda store, _: store.chunks.reap(),
+    "renew": lambda store, _: store.chunks.renew("w", {1: "a", 2: "b"}, 60),
+    "ready": lambda store, _: store.chunks.ready("default", 50),
+    "queues": lambda store, _: store.chunks.queues(),
+    "page": lambda store, job: store.results.page(job, after=500),
+    "have": lambda store, job: store.results.have(job, 100, 356),
+    "progress": lambda store, job: store.jobs.get(job),
+    "list": lambda store, _: store.jobs.list(limit=20),
+    "finish": lambda store, job: store.jobs.finish(job),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_statement_of_every_second_reads_a_whole_table(large: Store, statistics: str, name: str) -> None:
+    job = large.jobs.list(limit=1)[0].id
+    statements = list[tuple[Engine, str, Any]]()
+
+    def note(connection: Connection, _: Any, statement: str, values: Any, *__: Any) -> None:
+        statements.append((connection.engine, statement, values))
+
+    engines = [large._db._durable, large._db._relaxed]
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    try:
+        CALLS[name](large, job)
+    finally:
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", note)
+
+    plans = "\n".join(line for noted in statements for line in _plan(*noted))
+    assert statements
+    assert "Seq Scan on chunks" not in plans, plans
+    assert "Seq Scan on results" not in plans, plans
+    assert "Seq Scan on blocks" not in plans, plans
+    if name == "claim":
+        assert plans.count("using ix_chunks_model") == 2, plans
+        assert plans.count("using ix_chunks_queue") == 1, plans
+
+
+def _plan(engine: Engine, statement: str, values: Any) -> list[str]:
+    with engine.connect() as connection:
+        return [row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", values)]
+
+
+def test_a_claim_touches_few_pages(large: Store, statistics: str) -> None:
+    before = _pages(large)
+    taken = [_claim(large) for _ in range(10)]
+    after = _pages(large)
+
+    assert all(len(one) == 5 for one in taken)  # type: ignore[arg-type]
+    assert (after - before) / len(taken) < 1500
+
+
+def _pages(store: Store) -> int:
+    found = rows(
+        store,
+        "SELECT pg_stat_force_next_flush(), (SELECT sum(heap_blks_hit + heap_blks_read) FROM pg_statio_user_tables"
+        " WHERE relname = 'chunks') AS pages",
+    )
+    return int(found[0].pages or 0)
