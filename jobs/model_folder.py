@@ -15,6 +15,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 JSON_BYTES = 64 * 2**20
 """The largest JSON file read; the index of the largest models has some 10 MB."""
+MOST_ENTRIES = 10_000
 SHOWN = 8
 
 TRANSLATES = ("MarianMTModel", "M2M100ForConditionalGeneration", "MBartForConditionalGeneration")
@@ -70,10 +71,10 @@ def read_facts(folder: Path) -> Facts:
     """What the model in this folder is. Raises InvalidModel for one that cannot, or must not, be loaded."""
     if not folder.is_dir():
         raise InvalidModel(f"{folder}: no such folder")
-    _refuse_links(folder)
-    config = _json(folder, CONFIG)
-    if config is None:
+    if not (folder / CONFIG).is_file():
         raise InvalidModel(f"{folder}: no {CONFIG}; it has {_listed(folder)}")
+    _refuse_links(folder)
+    config = _json(folder, CONFIG) or {}
     tokenizer = _json(folder, "tokenizer_config.json") or {}
     for name, content in ((CONFIG, config), ("tokenizer_config.json", tokenizer)):
         if content.get("auto_map"):
@@ -88,11 +89,11 @@ def check_adapter(folder: Path) -> None:
     """Raises InvalidModel unless the folder holds a LoRA adapter in safetensors."""
     if not folder.is_absolute() or not folder.is_dir():
         raise InvalidModel(f"{folder}: an adapter is named by its folder's absolute path")
-    _refuse_links(folder)
-    if _json(folder, "adapter_config.json") is None or not (folder / "adapter_model.safetensors").is_file():
+    if not all((folder / name).is_file() for name in ("adapter_config.json", "adapter_model.safetensors")):
         raise InvalidModel(
             f"{folder}: an adapter has adapter_config.json and adapter_model.safetensors; it has {_listed(folder)}"
         )
+    _refuse_links(folder)
 
 
 def _role(folder: Path, architecture: str, *, embeds: bool, chats: bool) -> Role:
@@ -158,7 +159,11 @@ def _plain(name: str) -> bool:
 def _refuse_links(folder: Path) -> None:
     """Raises InvalidModel for a link that leads out of the folder, but for those of a Hugging Face cache."""
     inside = [Path(os.path.realpath(folder)), *_blobs(folder)]
-    for path in _entries(folder):
+    for count, path in enumerate(_entries(folder)):
+        if count == MOST_ENTRIES:
+            raise InvalidModel(
+                f"{folder}: has more than {MOST_ENTRIES:,} files; a model's folder holds the model alone"
+            )
         target = Path(os.path.realpath(path))
         if path.is_symlink() and not any(target.is_relative_to(root) for root in inside):
             raise InvalidModel(f"{path}: a link that leads out of the model's folder")

@@ -155,8 +155,8 @@ def inspect(path: str | Path, *, name: str | None = None) -> ModelSpec:
     Reads JSON files only. Raises InvalidModel for what cannot, or must not, be loaded. `name`: default is the
     folder's, or the last part of the Hub id.
     """
-    if "\0" in str(path):
-        raise InvalidModel("a model's path cannot hold a NUL character")
+    if not str(path) or "\0" in str(path):
+        raise InvalidModel(f"{str(path)!r} is no path of a folder")
     given = Path(path).expanduser()
     folder = given.absolute() if given.is_dir() else _cached(str(path))
     facts = read_facts(folder)
