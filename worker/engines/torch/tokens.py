@@ -158,10 +158,10 @@ class PieceTokens:
         return text
 
     def _plain(self, text: str) -> Plain:
-        pieces = self._pieces.encode(text, out_type="immutable_proto").pieces
-        numbers = [self._ids.get(piece.piece, self._unknown) for piece in pieces]
-        ids = [self._unknown if number in self.control else number for number in numbers]
-        return Plain(ids, [(piece.begin, piece.end) for piece in pieces])
+        text.encode()  # a lone surrogate: UnicodeError here, an obscure RuntimeError inside SentencePiece
+        found = self._pieces.encode(text, return_type="offset_mapping")
+        numbers = [self._ids.get(piece, self._unknown) for piece in found["pieces"]]
+        return Plain([self._unknown if number in self.control else number for number in numbers], found["offsets"])
 
 
 def _copy(backend: Tokenizer) -> Tokenizer:

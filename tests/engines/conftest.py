@@ -1,0 +1,75 @@
+"""Tiny models for the session, and a way to ask one: encode, add, step until all has come back."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.models import ModelSpec
+from jobs.tasks.base import Failed, Outcome, Request
+from tests.engines.tiny import Tiny
+from worker.engines import engine
+from worker.engines.base import EngineCodec, Model, Room, Work
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Tiny models, each built when first asked for."""
+    return Tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Subject:
+    """A loaded model with its codec."""
+
+    def __init__(self, spec: ModelSpec, **room: Any) -> None:
+        self.engine = engine(spec.engine)
+        self.codec: EngineCodec = self.engine.codec(spec)
+        given = {"device": "cpu", "memory_bytes": 2**30, "threads": 1, "max_batch_tokens": 4096, **room}
+        self.model: Model = self.engine.load(spec, self.codec, Room(**given))
+
+    def __call__(self, *requests: Request) -> list[Outcome]:
+        """All outcomes, in the order of the requests, which go in together."""
+        encoded = self.codec.encode(requests)
+        self.model.add([Work(at, each, at) for at, each in enumerate(encoded) if not isinstance(each, Failed)])
+        found: dict[Any, Outcome] = {at: each for at, each in enumerate(encoded) if isinstance(each, Failed)}
+        while self.model.pending():
+            found.update(self.model.step())
+        return [found[at] for at in range(len(requests))]
+
+    def one_by_one(self, *requests: Request) -> list[Outcome]:
+        """The same, each request alone in the model, with the seq it has among the others."""
+        found = []
+        for at, encoded in enumerate(self.codec.encode(requests)):
+            self.model.add([Work(at, encoded, at)])
+            found += [outcome for _, outcome in self.model.step()]
+        return found
+
+
+Ask = Callable[..., Subject]
+
+
+@pytest.fixture(scope="session")
+def ask(tiny: Tiny) -> Ask:
+    """A tiny model by name, loaded once."""
+    loaded: dict[Any, Subject] = {}
+
+    def load(name: str, **changes: Any) -> Subject:
+        key = (name, repr(sorted(changes.items())))
+        if key not in loaded:
+            loaded[key] = Subject(tiny(name, **changes))
+        return loaded[key]
+
+    return load
+
+
+def texts_of(outcomes: Sequence[Any]) -> list[str]:
+    return [sample.text for outcome in outcomes for sample in outcome.samples]

@@ -1,0 +1,395 @@
+"""Tiny models with random weights, one of each architecture: real configurations, tokenizers and safetensors folders.
+
+Weights are drawn wide (a standard deviation of 0.5) so that different inputs give plainly different outputs.
+"""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from jobs.models import ModelSpec
+
+SENTENCES = [
+    "the quick brown fox jumps over the lazy dog",
+    "a model reads a text and writes another text",
+    "Seoul is the capital of Korea and Paris is the capital of France",
+    "we like long walks, short talks and good food!",
+    "rain falls mainly on the plain; the sun shines on the sea.",
+    "who reads this, and why? nobody knows the answer (yet).",
+    "numbers such as 12, 345 and 6789 are words as well",
+    "überall gibt es schöne Wörter: 한국어 텍스트 und 日本語",
+]
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+POSITIONS = 64
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+STACKS = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}
+STACKS |= {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
+
+
+class Tiny:
+    """Builds each model once, below one folder: `Tiny(folder)("bert")` is its registry entry."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._specs: dict[str, ModelSpec] = {}
+
+    def __call__(self, name: str, **changes: Any) -> ModelSpec:
+        if name not in self._specs:
+            folder = self._folder / name
+            folder.mkdir()
+            torch.manual_seed(7)
+            self._specs[name] = BUILDERS[name](name, folder)
+        return self._specs[name].model_copy(update=changes)
+
+    def copy(self, name: str, to: Path) -> ModelSpec:
+        """The model in a folder of its own, to be spoilt."""
+        source = Path(self(name).path)
+        to.mkdir(parents=True, exist_ok=True)
+        for file in source.rglob("*"):
+            target = to / file.relative_to(source)
+            if file.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                target.write_bytes(file.read_bytes())
+        return self(name, path=str(to))
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+# ----- encoders ------------------------------------------------------------------------------------------
+
+
+def _bert(name: str, folder: Path) -> ModelSpec:
+    tokenizer = _wordpiece(folder)
+    config = transformers.BertConfig(**SIZES, **_common(tokenizer), num_labels=3)
+    return _classifier(name, folder, transformers.BertForSequenceClassification(_labelled(config)))
+
+
+def _distilbert(name: str, folder: Path) -> ModelSpec:
+    tokenizer = _wordpiece(folder, types=False)
+    sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}
+    config = transformers.DistilBertConfig(**sizes, **_common(tokenizer), num_labels=3)
+    return _classifier(name, folder, transformers.DistilBertForSequenceClassification(_labelled(config)))
+
+
+def _roberta(name: str, folder: Path) -> ModelSpec:
+    tokenizer = _byte_bpe(folder, frame=True)
+    common = {**_common(tokenizer), "max_position_embeddings": POSITIONS + 2, "type_vocab_size": 1}
+    config = transformers.RobertaConfig(**SIZES, **common, num_labels=3)
+    return _classifier(name, folder, transformers.RobertaForSequenceClassification(_labelled(config)))
+
+
+def _xlm_roberta(name: str, folder: Path) -> ModelSpec:
+    tokenizer = transformers.XLMRobertaTokenizer(vocab=_unigram(["<s>", "<pad>", "</s>", "<unk>"], last=["<mask>"]))
+    tokenizer.save_pretrained(folder)
+    common = {**_common(tokenizer), "max_position_embeddings": POSITIONS + 2, "type_vocab_size": 1}
+    config = transformers.XLMRobertaConfig(**SIZES, **common, num_labels=2, problem_type="multi_label_classification")
+    return _classifier(name, folder, transformers.XLMRobertaForSequenceClassification(config))
+
+
+def _embedder(name: str, folder: Path) -> ModelSpec:
+    tokenizer = _wordpiece(folder)
+    _save(transformers.BertModel(transformers.BertConfig(**SIZES, **_common(tokenizer))), folder)
+    return ModelSpec(name=name, path=str(folder), kind="encoder", tasks=("embed",), head="embed")
+
+
+def _sentences(name: str, folder: Path) -> ModelSpec:
+    """As sentence-transformers writes them: CLS pooling, at most 24 tokens."""
+    spec = _embedder(name, folder)
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [
+        {"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for at, (path, kind) in enumerate(kinds.items())
+    ]
+    write_json(folder / "modules.json", modules)
+    (folder / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 24, "do_lower_case": False})
+    return spec
+
+
+# ----- decoders ------------------------------------------------------------------------------------------
+
+
+def _llama(name: str, folder: Path) -> ModelSpec:
+    tokenizer = _metaspace_bpe(folder)
+    config = transformers.LlamaConfig(**SIZES, num_key_value_heads=2, **_common(tokenizer), **_ends(tokenizer))
+    return _decoder(name, folder, transformers.LlamaForCausalLM(config))
+
+
+def _gpt2(name: str, folder: Path) -> ModelSpec:
+    tokenizer = _byte_bpe(folder, end="<|endoftext|>")
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS}
+    config = transformers.GPT2Config(**sizes, vocab_size=len(tokenizer), **_ends(tokenizer))
+    return _decoder(name, folder, transformers.GPT2LMHeadModel(config))
+
+
+def _qwen2(name: str, folder: Path) -> ModelSpec:
+    tokenizer = _byte_bpe(folder, end="<|im_end|>", more=["<|im_start|>"], template=CHATML)
+    config = transformers.Qwen2Config(**SIZES, num_key_value_heads=2, **_common(tokenizer), **_ends(tokenizer))
+    return _decoder(name, folder, transformers.Qwen2ForCausalLM(config))
+
+
+# ----- encoder-decoders ----------------------------------------------------------------------------------
+
+
+def _bart(name: str, folder: Path) -> ModelSpec:
+    tokenizer = _byte_bpe(folder, frame=True)
+    config = transformers.BartConfig(
+        **STACKS, **_common(tokenizer), **_ends(tokenizer), decoder_start_token_id=2, forced_eos_token_id=2
+    )
+    model = transformers.BartForConditionalGeneration(config)
+    model.generation_config.update(num_beams=2, min_length=3, max_length=20, no_repeat_ngram_size=3)
+    return _seq2seq(name, folder, model)
+
+
+def _t5(name: str, folder: Path) -> ModelSpec:
+    vocabulary = _unigram(["<pad>", "</s>", "<unk>"], last=[f"<extra_id_{at}>" for at in range(9, -1, -1)])
+    tokenizer = transformers.T5Tokenizer(vocab=vocabulary, extra_ids=10)
+    tokenizer.save_pretrained(folder)
+    config = transformers.T5Config(
+        **{"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0},
+        **{"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 1},
+        task_specific_params={
+            "summarization": {"prefix": "summarize: ", "num_beams": 4},
+            "translation_en_to_de": {"prefix": "translate English to German: "},
+        },
+    )
+    return _seq2seq(name, folder, transformers.T5ForConditionalGeneration(config))
+
+
+def _pegasus(name: str, folder: Path) -> ModelSpec:
+    vocabulary = _unigram(["<pad>", "</s>", "<mask_1>", "<mask_2>", *(f"<unk_{at}>" for at in range(2, 5)), "<unk>"])
+    tokenizer = transformers.PegasusTokenizer(vocab=vocabulary, offset=5)
+    tokenizer.save_pretrained(folder)
+    ends = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, "forced_eos_token_id": 1}
+    config = transformers.PegasusConfig(**STACKS, vocab_size=len(tokenizer), max_position_embeddings=POSITIONS, **ends)
+    return _seq2seq(name, folder, transformers.PegasusForConditionalGeneration(config))
+
+
+def _marian(name: str, folder: Path, *targets: str) -> ModelSpec:
+    pieces = _sentencepiece()
+    (folder / "source.spm").write_bytes(pieces)
+    (folder / "target.spm").write_bytes(pieces)
+    loaded = sentencepiece.SentencePieceProcessor(model_proto=pieces)
+    words = [loaded.id_to_piece(at) for at in range(loaded.get_piece_size())]
+    known = ["</s>", "<unk>", *(f">>{each}<<" for each in targets), *(w for w in words if w not in ("<unk>", "<s>", "</s>"))]
+    vocabulary = {word: at for at, word in enumerate([*known, "<pad>"])}
+    write_json(folder / "vocab.json", vocabulary)
+    said = {"source_lang": "en", "target_lang": "mul" if targets else "de", "tokenizer_class": "MarianTokenizer"}
+    write_json(folder / "tokenizer_config.json", {**said, "model_max_length": 512, "separate_vocabs": False})
+    pad = vocabulary["<pad>"]
+    ends = {"pad_token_id": pad, "eos_token_id": 0, "decoder_start_token_id": pad, "forced_eos_token_id": 0}
+    sizes = {"vocab_size": len(vocabulary), "max_position_embeddings": POSITIONS}
+    model = transformers.MarianMTModel(transformers.MarianConfig(**STACKS, **sizes, **ends))
+    model.generation_config.update(num_beams=2, bad_words_ids=[[pad]], max_length=24)
+    return _seq2seq(name, folder, model)
+
+
+def _marian_multi(name: str, folder: Path) -> ModelSpec:
+    return _marian(name, folder, "fra", "deu")
+
+
+def _m2m100(name: str, folder: Path) -> ModelSpec:
+    pieces = _sentencepiece()
+    (folder / "sentencepiece.bpe.model").write_bytes(pieces)
+    loaded = sentencepiece.SentencePieceProcessor(model_proto=pieces)
+    words = [loaded.id_to_piece(at) for at in range(loaded.get_piece_size())]
+    known = ["<s>", "<pad>", "</s>", "<unk>", *(w for w in words if w not in ("<unk>", "<s>", "</s>"))]
+    write_json(folder / "vocab.json", {word: at for at, word in enumerate(known)})
+    said = {"src_lang": "en", "tgt_lang": "de", "language_codes": "m2m100", "num_madeup_words": 0}
+    write_json(folder / "tokenizer_config.json", {**said, "tokenizer_class": "M2M100Tokenizer"})
+    return _multilingual(name, folder, len(known) + 100)
+
+
+def _nllb(name: str, folder: Path) -> ModelSpec:
+    codes = ["eng_Latn", "deu_Latn", "kor_Hang", "zho_Hans", "zho_Hant", "arb_Arab"]
+    base = _trained(models.BPE(unk_token="<unk>"), trainers.BpeTrainer, ["<s>", "<pad>", "</s>", "<unk>"], space=True)
+    parts = json.loads(base.to_str())["model"]
+    merges = [tuple(pair) for pair in parts["merges"]]
+    tokenizer = transformers.NllbTokenizer(
+        vocab=parts["vocab"], merges=merges, src_lang="eng_Latn", tgt_lang="deu_Latn", extra_special_tokens=codes
+    )
+    tokenizer.save_pretrained(folder)
+    return _multilingual(name, folder, len(tokenizer))
+
+
+def _mbart(name: str, folder: Path) -> ModelSpec:
+    from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES as CODES
+
+    vocabulary = _unigram(["<s>", "<pad>", "</s>", "<unk>"], last=[*CODES, "<mask>"])
+    tokenizer = transformers.MBartTokenizer(vocab=vocabulary, src_lang="en_XX", tgt_lang="ro_RO")
+    return _mbart_model(name, folder, tokenizer, decoder_start_token_id=tokenizer.convert_tokens_to_ids("ro_RO"))
+
+
+def _mbart50(name: str, folder: Path) -> ModelSpec:
+    from transformers.models.mbart50.tokenization_mbart50 import FAIRSEQ_LANGUAGE_CODES as CODES
+
+    vocabulary = _unigram(["<s>", "<pad>", "</s>", "<unk>"], last=[*CODES, "<mask>"])
+    tokenizer = transformers.MBart50Tokenizer(vocab=vocabulary, src_lang="en_XX", tgt_lang="ro_RO")
+    return _mbart_model(name, folder, tokenizer, decoder_start_token_id=2)
+
+
+def _mbart_model(name: str, folder: Path, tokenizer: Any, **ends: int) -> ModelSpec:
+    tokenizer.save_pretrained(folder)
+    config = transformers.MBartConfig(
+        **STACKS, **_common(tokenizer), pad_token_id=1, eos_token_id=2, forced_eos_token_id=2, **ends
+    )
+    return _seq2seq(name, folder, transformers.MBartForConditionalGeneration(config))
+
+
+def _multilingual(name: str, folder: Path, words: int) -> ModelSpec:
+    ends = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
+    config = transformers.M2M100Config(**STACKS, vocab_size=words, max_position_embeddings=POSITIONS, **ends)
+    return _seq2seq(name, folder, transformers.M2M100ForConditionalGeneration(config))
+
+
+BUILDERS: dict[str, Callable[[str, Path], ModelSpec]] = {
+    "bert": _bert,
+    "distilbert": _distilbert,
+    "roberta": _roberta,
+    "xlm-roberta": _xlm_roberta,
+    "embedder": _embedder,
+    "sentences": _sentences,
+    "llama": _llama,
+    "gpt2": _gpt2,
+    "qwen2": _qwen2,
+    "bart": _bart,
+    "t5": _t5,
+    "pegasus": _pegasus,
+    "marian": _marian,
+    "marian-multi": _marian_multi,
+    "m2m100": _m2m100,
+    "nllb": _nllb,
+    "mbart": _mbart,
+    "mbart50": _mbart50,
+}
+CLASSIFIERS = ("bert", "distilbert", "roberta", "xlm-roberta")
+DECODERS = ("llama", "gpt2", "qwen2")
+SEQ2SEQ = ("bart", "t5", "pegasus", "marian", "marian-multi", "m2m100", "nllb", "mbart", "mbart50")
+
+# ----- parts ---------------------------------------------------------------------------------------------
+
+
+def _common(tokenizer: Any) -> dict[str, Any]:
+    return {"vocab_size": len(tokenizer), "max_position_embeddings": POSITIONS}
+
+
+def _ends(tokenizer: Any) -> dict[str, Any]:
+    ends = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id}
+    return {f"{name}_token_id": number for name, number in ends.items()}
+
+
+def _labelled(config: Any) -> Any:
+    config.id2label = {0: "NEGATIVE", 1: "NEUTRAL", 2: "POSITIVE"}
+    return config
+
+
+def _classifier(name: str, folder: Path, model: Any) -> ModelSpec:
+    _save(model, folder)
+    return ModelSpec(name=name, path=str(folder), kind="encoder", tasks=("classify",), head="classify")
+
+
+def _decoder(name: str, folder: Path, model: Any) -> ModelSpec:
+    _save(model, folder)
+    return ModelSpec(name=name, path=str(folder), kind="causal", tasks=("generate",), head="generate")
+
+
+def _seq2seq(name: str, folder: Path, model: Any) -> ModelSpec:
+    _save(model, folder)
+    return ModelSpec(name=name, path=str(folder), kind="seq2seq", tasks=("summarize", "translate"), head="generate")
+
+
+def _save(model: Any, folder: Path) -> None:
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(std=0.5)
+    model.save_pretrained(folder)
+
+
+def _trained(model: Any, trainer: Any, special: list[str], *, space: bool) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    if space:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+        more: dict[str, Any] = {}
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        more = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
+    tokenizer.train_from_iterator(SENTENCES, trainer(vocab_size=420, special_tokens=special, show_progress=False, **more))
+    return tokenizer
+
+
+def _wordpiece(folder: Path, *, types: bool = True) -> Any:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.decoder = decoders.WordPiece()
+    names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    inputs = ["input_ids", *(["token_type_ids"] if types else []), "attention_mask"]
+    return _wrapped(folder, tokenizer, **names, mask_token="[MASK]", model_input_names=inputs)
+
+
+def _byte_bpe(
+    folder: Path, *, frame: bool = False, end: str = "</s>", more: list[str] | None = None, template: str | None = None
+) -> Any:
+    special = ["<s>", "<pad>", end, *(more or [])] if frame else [end, "<pad>", *(more or [])]
+    tokenizer = _trained(models.BPE(), trainers.BpeTrainer, special, space=False)
+    names = {"eos_token": end, "pad_token": "<pad>"}
+    if frame:
+        names |= {"bos_token": "<s>", "cls_token": "<s>", "sep_token": end}
+        tokenizer.post_processor = processors.RobertaProcessing((end, 2), ("<s>", 0))
+    inputs = ["input_ids", "attention_mask"]
+    return _wrapped(folder, tokenizer, **names, model_input_names=inputs, chat_template=template)
+
+
+def _metaspace_bpe(folder: Path) -> Any:
+    tokenizer = _trained(models.BPE(unk_token="<unk>"), trainers.BpeTrainer, ["<unk>", "<s>", "</s>"], space=True)
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    return _wrapped(folder, tokenizer, **names, model_input_names=["input_ids", "attention_mask"])
+
+
+def _wrapped(folder: Path, tokenizer: Tokenizer, **names: Any) -> Any:
+    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+    wrapped.save_pretrained(folder)
+    return wrapped
+
+
+def _unigram(first: list[str], last: list[str] | None = None) -> list[tuple[str, float]]:
+    """A Unigram vocabulary with the model's special words where its tokenizer wants them."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    trainer = trainers.UnigramTrainer(vocab_size=300, show_progress=False, special_tokens=["<unk>"], unk_token="<unk>")
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    pieces = [(word, score) for word, score in json.loads(tokenizer.to_str())["model"]["vocab"] if word != "<unk>"]
+    return [*((word, 0.0) for word in first), *pieces, *((word, 0.0) for word in last or [])]
+
+
+def _sentencepiece() -> bytes:
+    made = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES), model_writer=made, vocab_size=150, hard_vocab_limit=False, minloglevel=2
+    )
+    return made.getvalue()
