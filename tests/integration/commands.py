@@ -80,6 +80,12 @@ class Home:
         finally:
             store.close()
 
+    def cancel_oldest(self) -> None:
+        """Cancel the first job that was submitted."""
+        store = self.store()
+        store.jobs.cancel(store.jobs.list()[-1].id)
+        store.close()
+
     def processes(self) -> list[psutil.Process]:
         """Whatever runs in this home, the broker included."""
         found = []

@@ -1,6 +1,5 @@
 """`textmill run` from the outside: outputs, exit codes, messages, and going on after every kind of interruption."""
 
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +79,7 @@ def test_a_finished_run_typed_again_writes_again_without_a_machine(home: Home) -
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5])
 def test_a_killed_run_typed_again_goes_on_and_gives_each_result_once(home: Home, share: float) -> None:
+    home.env["TEXTMILL_GRACE_S"] = "0"
     model, n = home.slow_model(), 300
     command = ["run", "classify", home.texts("texts.txt", n), "-o", "out.jsonl", "--model", model]
     killed = home.start(*command)
@@ -157,22 +157,23 @@ def test_a_killed_worker_is_started_again_within_the_run(home: Home) -> None:
 
 
 def test_a_second_run_joins_the_first_and_takes_over_when_it_leaves(home: Home) -> None:
-    model, n = home.slow_model(delay_s=0.2), 40
-    first = home.start("run", "classify", home.texts("one.txt", n), "-o", "one.jsonl", "--model", model)
+    model = home.slow_model()
+    first = home.start("run", "classify", home.texts("one.txt", 5000), "-o", "one.jsonl", "--model", model)
     poll(lambda: home.done() > 0)
-    with (home.folder / "said").open("w") as said:
-        second = home.start(
-            "run", "classify", home.texts("two.txt", n), "-o", "two.jsonl", "--model", model, stderr=said
-        )
-        poll(lambda: "`textmill run`" in (home.folder / "said").read_text())
+    said = home.folder / "said"
+    with said.open("w") as stderr:
+        command = ["run", "classify", home.texts("two.txt", 40), "-o", "two.jsonl", "--model", model]
+        second = home.start(*command, stderr=stderr)
+        poll(lambda: "`textmill run`" in said.read_text())
 
-        first.send_signal(signal.SIGKILL)
+        first.kill()
         first.communicate()
+        home.cancel_oldest()
         second.communicate(timeout=60)
 
-    assert second.returncode == 0, (home.folder / "said").read_text()
+    assert second.returncode == 0, said.read_text()
     assert not (home.folder / "one.jsonl").exists()
-    assert len(home.results("two.jsonl")) == n
+    assert len(home.results("two.jsonl")) == 40
 
 
 def test_a_reader_that_leaves_early_is_no_error(home: Home) -> None:

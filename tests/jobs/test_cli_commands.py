@@ -1,0 +1,230 @@
+"""Commands that need no machine, called in this process: what they print, where, and their exit codes."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from jobs import cli
+from jobs.store import Store
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Said]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of the test's own, and no other setting."""
+    folder = tmp_path / "Größe und Maß"
+    for name in ("TEXTMILL_DATABASE_URL", "TEXTMILL_REDIS_URL", "TEXTMILL_MODELS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TEXTMILL_HOME", str(folder))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.fixture
+def call(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs one command line."""
+
+    def run(*arguments: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["textmill", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Said(code, out, err)
+
+    return run
+
+
+def test_help_and_version_load_nothing_heavy() -> None:
+    import subprocess
+
+    look = (
+        "import sys; from jobs import cli; sys.argv = ['textmill', '--help']\n"
+        "try: cli.main()\nexcept SystemExit: pass\n"
+        "print(sorted({'pydantic', 'sqlalchemy', 'redis', 'celery', 'rich', 'torch', 'worker'} & set(sys.modules)))"
+    )
+
+    said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout
+
+    assert said.endswith("\n[]\n"), said.splitlines()[-1]
+    assert "textmill run classify" in said
+
+
+def test_a_wrong_command_line_is_exit_code_2(call: Call) -> None:
+    assert call("runn", "x").code == 2
+    assert call("status").code == 2
+    assert call("submit", "classify", "x", "--on-invalid", "maybe").code == 2
+    assert call("results", "x", "--status", "fine").code == 2
+
+
+def test_an_unknown_job_is_one_line_on_stderr(call: Call) -> None:
+    said = call("status", "job_0123")
+
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("textmill: ")
+    assert said.err.count("\n") == 1
+
+
+def test_tasks_are_listed_and_shown_in_full(call: Call) -> None:
+    listed, shown, unknown = call("tasks"), call("tasks", "sentiment"), call("tasks", "clasify")
+
+    assert "summarize" in listed.out
+    assert "long_text: truncate | split | error" in shown.out
+    assert "text: string (required)" in shown.out
+    assert "did you mean 'classify'" in unknown.err
+
+
+def test_a_submit_without_a_model_names_what_could_be_typed(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("a\n")
+
+    said = call("submit", "classify", "t.txt")
+
+    assert said.code == 1
+    assert "textmill models fetch demo" in said.err
+    assert "--model fake" in said.err
+
+
+def test_a_submitted_job_is_kept_until_somebody_works(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("a\nb\n")
+
+    job = call("submit", "classify", "t.txt", "--model", "fake").out.strip()
+    shown = json.loads(call("status", job[:16], "--json").out)
+
+    assert (shown["id"], shown["state"], shown["counts"]["pending"]) == (job, "queued", 2)
+    assert call("list", "--state", "completed").out.startswith("no jobs yet")
+    assert job in call("list", "--state", "queued").out
+
+
+def test_the_same_key_gives_the_same_job(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("a\n")
+    command = ["submit", "classify", "t.txt", "--model", "fake", "--key", "monday"]
+
+    first, second, other = call(*command), call(*command), call(*command, "-p", "top_k=1")
+
+    assert first.out == second.out
+    assert other.code == 1
+    assert "monday" in other.err
+
+
+def test_skipped_lines_are_told_by_file_and_line(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n{}\n')
+
+    said = call("submit", "classify", "in.jsonl", "--model", "fake", "--on-invalid", "skip")
+
+    assert said.code == 0
+    assert "1 line(s) cannot be items and were skipped" in said.err
+    assert "in.jsonl:2: missing_field" in said.err
+
+
+def test_models_are_added_listed_and_removed(call: Call, tmp_path: Path) -> None:
+    folder = _bert(tmp_path / "mein modell")
+
+    added = call("models", "add", "mine", str(folder), "--dtype", "bfloat16")
+    listed = call("models", "list", "--json")
+    wrong = call("models", "add", "other", str(folder), "--dtype", "float3")
+    removed, again = call("models", "remove", "mine"), call("models", "remove", "mine")
+
+    assert added.code == 0, added.err
+    (spec,) = [spec for spec in map(json.loads, listed.out.splitlines()) if spec["name"] == "mine"]
+    assert (spec["path"], spec["dtype"]) == (str(folder), "bfloat16")
+    assert wrong.code == 1
+    assert "dtype" in wrong.err
+    assert removed.code == 0
+    assert "unknown model 'mine'" in again.err
+    assert folder.exists()
+
+
+def test_a_folder_without_a_model_is_refused(call: Call, tmp_path: Path) -> None:
+    said = call("models", "add", "mine", str(tmp_path))
+
+    assert said.code == 1
+    assert "config.json" in said.err
+
+
+def test_the_fetcher_runs_as_a_process_and_its_specs_are_registered(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "stand in" / "worker"
+    package.mkdir(parents=True)
+    spec = {"name": "tiny", "path": "fake", "kind": "any", "tasks": ["embed"], "engine": "fake", "head": "embed"}
+    (package / "__init__.py").touch()
+    (package / "fetch.py").write_text(
+        f"import sys; print({json.dumps(json.dumps(spec))}); sys.exit(sys.argv[1] != 'demo')"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+
+    fetched, failed = call("models", "fetch", "demo"), call("models", "fetch", "other")
+
+    assert fetched.code == 0, fetched.err
+    assert "textmill run embed INPUT -o out.jsonl --model tiny" in fetched.out
+    assert "tiny" in call("models", "list").out
+    assert failed.code == 1
+
+
+def test_doctor_hides_secrets_and_finds_a_missing_model(
+    call: Call, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = _bert(tmp_path / "model")
+    call("models", "add", "mine", str(folder))
+    folder.rename(tmp_path / "elsewhere")
+    monkeypatch.setenv("TEXTMILL_REDIS_URL", "redis://:hush@127.0.0.1:1/0")
+    monkeypatch.setattr("jobs.cli.doctor.DEVICES", "print('cpu')")
+
+    said = call("doctor")
+
+    assert said.code == 1
+    assert "hush" not in said.out + said.err
+    assert f"WRONG  model mine: its folder {folder} is missing" in said.out
+    assert "WRONG  redis" in said.out
+    assert "ok     database" in said.out
+
+
+def test_doctor_says_which_setting_is_wrong(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEXTMILL_DEVICE", "gpu")
+
+    said = call("doctor")
+
+    assert said.code == 1
+    assert "device" in said.err
+    assert "'gpu'" in said.err
+
+
+def test_the_schema_is_checked_and_upgraded(call: Call, home: Path) -> None:
+    upgraded, checked = call("db", "upgrade"), call("db", "check")
+
+    assert upgraded.code == checked.code == 0
+    assert checked.out.startswith("the database is at revision")
+    Store.open(f"sqlite:///{home / 'textmill.db'}").close()
+
+
+def test_a_home_that_cannot_be_made_is_one_line(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    said = call("--home", str(tmp_path / "file" / "home"), "list")
+
+    assert said.code == 1
+    assert "Traceback" not in said.err
+    assert str(tmp_path / "file") in said.err
+
+
+def _bert(folder: Path) -> Path:
+    """A folder that looks like an encoder with a classification head; no weight in it is ever read here."""
+    folder.mkdir()
+    config = {"model_type": "bert", "architectures": ["BertForSequenceClassification"], "max_position_embeddings": 512}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
