@@ -84,14 +84,14 @@ class LiveLine:
     def show(self, job: Job) -> None:
         if self._progress is None:
             self._progress = _bar(self._console)
-            self._progress.add_task(job.task, total=None, figures="")
+            self._progress.add_task(job.task, total=job.counts.total or None, figures="")
             self._progress.start()
         task = self._progress.task_ids[0]
         total = job.counts.total or None
         self._progress.update(task, total=total, completed=done(job), figures=figures(job))
 
     def note(self, text: str) -> None:
-        self._console.print(f"textmill: {text}", markup=False)
+        self._console.print(f"textmill: {text}", markup=False, soft_wrap=True)
 
     def close(self) -> None:
         if self._progress is not None:
