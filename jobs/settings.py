@@ -2,10 +2,18 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from tomllib import TOMLDecodeError
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from jobs.errors import InvalidSettings
 
@@ -54,7 +62,8 @@ class Settings(BaseSettings):
     leader_ttl_s: float = Field(default=10.0, ge=1, le=300)
     remote_control: bool = True
     """Celery remote control and heartbeat events, for `celery inspect` and Flower."""
-    queues: tuple[str, ...] = ("default",)
+    queues: Annotated[tuple[str, ...], NoDecode] = Field(default=("default",), min_length=1)
+    """Queues a worker serves; in the environment a list with commas."""
     key_prefix: str = Field(default="textmill:", pattern=r"^[A-Za-z0-9_.:{}-]{0,64}$")
     """Prefix of every Redis key, so that several deployments can share one server."""
     max_line_bytes: int = Field(default=16 * 2**20, ge=1024, le=2**30)
@@ -64,6 +73,11 @@ class Settings(BaseSettings):
     loading_timeout_s: float = Field(default=86_400.0, ge=1)
     """A job whose items stop arriving for this long fails as abandoned."""
     log_level: str = Field(default="info", pattern=r"^(debug|info|warning|error)$")
+
+    @field_validator("queues", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("home", "models")
     @classmethod
@@ -112,5 +126,5 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given {e['input']!r})" for e in error.errors()]
         raise InvalidSettings("wrong settings:\n  " + "\n  ".join(lines)) from error
-    except OSError as error:
-        raise InvalidSettings(f"a settings file cannot be read: {error}") from error
+    except (OSError, SettingsError, TOMLDecodeError) as error:
+        raise InvalidSettings(f"the settings cannot be read: {error}") from error
