@@ -107,7 +107,7 @@ def celery_app(settings: Settings) -> "Celery":
         worker_concurrency=1,
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_cancel_long_running_tasks_on_connection_loss=True,
         worker_enable_prefetch_count_reduction=False,
         worker_send_task_events=settings.remote_control,
         worker_enable_remote_control=settings.remote_control,

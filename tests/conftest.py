@@ -1,5 +1,6 @@
 """Fixtures shared by every test: private servers for the session, a fresh database and settings for each test."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.servers import Postgres, Valkey
 
 if TYPE_CHECKING:
     from jobs.store import Store
+    from tests.deployment import Deploy
 
 MakeSettings = Callable[..., Settings]
 
@@ -102,3 +104,21 @@ def settings(tmp_path: Path) -> MakeSettings:
         return Settings(**{"home": tmp_path / "home", **overrides})
 
     return make
+
+
+@pytest.fixture
+def deploy(tmp_path: Path, store_url: str, valkey_url: str, request: pytest.FixtureRequest) -> "Iterator[Deploy]":
+    """Makes deployments on this test's servers; keyword arguments are settings."""
+    from tests.deployment import Deployment
+
+    made: list[Deployment] = []
+
+    def make(*, redis_url: str = valkey_url, **overrides: Any) -> Deployment:
+        prefix = re.sub(r"\W", "_", request.node.name)[:40] + ":"
+        home = tmp_path / f"home{len(made)}"
+        made.append(Deployment(home, store_url, redis_url, **{"key_prefix": prefix, **overrides}))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

@@ -18,6 +18,8 @@ MAX_BYTES = 64 * 1024
 """A hint is about 800 bytes; anything much larger is not one."""
 ASIDE = "aside"
 """The Redis list, under the deployment's prefix, that keeps the start of what was set aside."""
+REPLIES = ".reply.celery.pidbox"
+"""Queues on which `celery inspect` waits for its answers; no worker reads them."""
 ASIDE_KEPT, ASIDE_BYTES = 100, 4096
 MAX_ID = 128
 
@@ -47,7 +49,10 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             key, raw = found
             destination = bytes_to_str(key).rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(destination)
-            self._deliver_hint(raw if isinstance(raw, bytes) else raw.encode(), destination)
+            if destination.endswith(REPLIES):
+                self.connection._deliver(orjson.loads(raw), destination)
+            else:
+                self._deliver_hint(raw if isinstance(raw, bytes) else raw.encode(), destination)
             return True
         finally:
             self._in_poll = None
@@ -60,10 +65,15 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             self.client.connection.disconnect()
             raise
         except ResponseError as error:
-            if not str(error).startswith("WRONGTYPE"):
-                raise
-            self._rename_wrong_keys()
+            self._mend(error)
             return None
+
+    def _size(self, queue: str) -> int:
+        try:
+            return int(super()._size(queue))
+        except ResponseError as error:
+            self._mend(error, queue)
+            return 0
 
     def _deliver_hint(self, raw: bytes, destination: str) -> None:
         """Hand Celery a message of our own making, with nothing of the sender's but queue and id."""
@@ -86,10 +96,12 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         except (RedisError, OSError) as error:
             log.warning("what was set aside could not be kept: %s", error)
 
-    def _rename_wrong_keys(self) -> None:
-        """A key of another type where a queue's list belongs would fail every BRPOP: move it out of the way."""
+    def _mend(self, error: ResponseError, *queues: str) -> None:
+        """A key of another type where a queue's list belongs would fail every read: move it out of the way."""
+        if "WRONGTYPE" not in str(error):
+            raise error
         with self.conn_or_acquire() as client:
-            for queue in self.active_queues:
+            for queue in queues or self.active_queues:
                 for priority in self.priority_steps:
                     self._rename_wrong(client, self.global_keyprefix + self._q_for_pri(queue, priority))
 

@@ -1,0 +1,224 @@
+"""Processes that die, stop and hang: rows 1 to 5, 28, 31 and 39 of the fault list."""
+
+import random
+import signal
+import threading
+import time
+
+import pytest
+from sqlalchemy import Connection
+
+from jobs.states import JobState
+from jobs.store import Store
+from jobs.store.values import Claim, Save
+from tests.checker import check, check_absorbed, column, states
+from tests.corpora import model, submit
+from tests.deployment import Deploy, Deployment
+from tests.rows import claim, ok, queued_job
+
+pytestmark = pytest.mark.servers
+
+RUNNING = "SELECT id FROM chunks WHERE state = 'running'"
+
+
+def test_a_worker_killed_in_mid_batch_is_replaced_within_lease_and_five_seconds(deploy: Deploy) -> None:
+    """Row 1."""
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    mill = deploy(lookahead_items=96)
+    job_id = submit(mill.store, 1200, per_chunk=32, model=model(mill.store, delay_s=0.05, max_items=8))
+    mill.upkeep.start()
+
+    for _ in range(3):
+        worker = mill.start()
+        mill.until(lambda: column(mill.store, RUNNING), what="work to be taken")
+        time.sleep(chance.uniform(0.0, 0.6))
+        before = states(mill.store)
+        worker.kill()
+        killed_at = time.monotonic()
+        mill.until(lambda: not column(mill.store, RUNNING), what="its chunks to come free")
+        assert time.monotonic() - killed_at < mill.settings.lease_s + 5
+        check_absorbed(before, states(mill.store))
+    mill.start()
+    mill.final(job_id, 60)
+
+    check(mill.store, job_id)
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)  # a stopped process may hold SQLite's write lock
+def test_a_hint_that_vanishes_with_its_worker_is_not_missed(deploy: Deploy) -> None:
+    """Row 2."""
+    mill = deploy(idle_claim_s=1.0)
+    victim = mill.start()
+    victim.signal(signal.SIGSTOP)
+    job_id = submit(mill.store, 50)
+    mill.hint()
+
+    victim.kill()
+    mill.start()
+
+    mill.final(job_id, 20)
+    check(mill.store, job_id)
+
+
+def test_a_worker_that_wakes_after_its_lease_writes_nothing(deploy: Deploy) -> None:
+    """Row 3."""
+    mill = deploy()
+    job_id = submit(mill.store, 100, per_chunk=20, model=model(mill.store, delay_s=0.2, max_items=10))
+    mill.upkeep.start()
+    sleeper = mill.start()
+    mill.until(lambda: column(mill.store, RUNNING), what="work to be taken")
+
+    sleeper.signal(signal.SIGSTOP)
+    mill.start()
+    mill.final(job_id, 60)
+    sleeper.signal(signal.SIGCONT)
+
+    mill.until(lambda: "given up" in sleeper.said() or "not held any more" in sleeper.said(), what="the fence")
+    check(mill.store, job_id)
+    assert "Traceback" not in sleeper.said()
+    assert sleeper.stop() == 0
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("timing", ["IMMEDIATE", "DEFERRED"])
+def test_a_worker_killed_while_it_saves_leaves_no_part_of_it(deploy: Deploy, timing: str) -> None:
+    """Rows 4 and 6: killed between its rows and COMMIT, and inside COMMIT."""
+    mill = deploy()
+    job_id = submit(mill.store, 60, per_chunk=20)
+    _slow_saving(mill.store, f"DEFERRABLE INITIALLY {timing}")
+    mill.upkeep.start()
+    worker = mill.start()
+    sleeping = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+    mill.until(lambda: column(mill.store, sleeping), what="a save to be under way")
+
+    worker.kill()
+    _write(mill.store, "DROP TRIGGER slow ON results")
+    mill.until(lambda: not column(mill.store, sleeping), what="the save to end")
+    mill.start()
+
+    mill.final(job_id, 30)
+    check(mill.store, job_id)
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+def test_a_worker_killed_before_it_finishes_the_job_leaves_that_to_upkeep(deploy: Deploy) -> None:
+    """Row 5."""
+    mill = deploy()
+    worker = mill.start()
+    release, locked = threading.Event(), threading.Event()
+    job_id = submit(mill.store, 30, model=model(mill.store, delay_s=1.5))
+    holder = threading.Thread(target=_hold_jobs, args=(mill.store, locked, release))
+    mill.until(lambda: column(mill.store, RUNNING), what="work to be taken")
+    holder.start()
+    locked.wait(5)
+    mill.until(lambda: set(column(mill.store, "SELECT state FROM chunks")) == {"done"}, what="the results")
+
+    worker.kill()
+    state = mill.store.jobs.get(job_id).state
+    release.set()
+    holder.join()
+    mill.upkeep.start()
+
+    assert not state.final
+    mill.final(job_id, 15)
+    check(mill.store, job_id)
+    assert column(mill.store, "SELECT attempt FROM chunks") == [1]
+
+
+def test_items_that_kill_the_process_are_found_and_nobody_else_is_blamed(deploy: Deploy) -> None:
+    """Row 28."""
+    mill = deploy(lease_s=1.0)
+    marked = model(mill.store)
+    texts = [f"innocent {n}" for n in range(8)]
+    texts[3] = "[[kill]] by signal"
+    several = submit(mill.store, texts, per_chunk=4, model=marked)
+    only = submit(mill.store, ["[[segfault]]"], model=marked)
+    mill.upkeep.start()
+
+    restarts = _keep_running(mill, [several, only])
+
+    check(mill.store, several, poison={3})
+    check(mill.store, only, poison={0})
+    assert restarts <= (2 + 2) + 2 + 1
+
+
+@pytest.mark.parametrize(("mark", "codes"), [("[[hang]]", {75}), ("[[hang_gil 60]]", {1, 75})])
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+def test_a_hang_ends_the_process_with_a_stack_dump(deploy: Deploy, mark: str, codes: set[int]) -> None:
+    """Row 31."""
+    mill = deploy(step_timeout_s=1.0)
+    submit(mill.store, ["fine", mark], model=model(mill.store))
+    worker = mill.start()
+
+    code = worker.wait(20)
+
+    assert code in codes
+    assert "worker/engines/fake.py" in worker.said() or "fake.py" in worker.said()
+    if code == 75:
+        assert "no progress in time" in column(mill.store, "SELECT state FROM workers")[0]
+
+
+def test_two_last_chunks_that_end_at_once_finish_the_job(store: Store) -> None:
+    """Row 39."""
+    for _ in range(30):
+        job = queued_job(store, 10, per_chunk=5)
+        held = claim(store, chunks=2)
+        ready = threading.Barrier(2)
+        threads = [threading.Thread(target=_complete, args=(store, each, ready)) for each in held]
+
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert store.jobs.get(job.id).state is JobState.COMPLETED
+    assert store.check() == []
+
+
+def _complete(store: Store, held: Claim, ready: threading.Barrier) -> None:
+    results = [ok(seq) for seq in range(held.seq_lo, held.seq_hi)]
+    ready.wait()
+    store.chunks.save([Save(held.chunk_id, held.token, results, True)])
+    store.jobs.finish(held.job_id)
+
+
+def _keep_running(mill: Deployment, job_ids: list[str], timeout_s: float = 90) -> int:
+    """Start a worker whenever none runs, until the jobs are final; how many had to be started again."""
+    deadline = time.monotonic() + timeout_s
+    restarts = -1
+    while not all(mill.store.jobs.get(job_id).state.final for job_id in job_ids):
+        assert time.monotonic() < deadline, f"not done after {restarts} restarts:\n{mill.said()[-4000:]}"
+        if not any(worker.alive for worker in mill.workers):
+            restarts += 1
+            mill.launch()
+        time.sleep(0.02)
+    return restarts
+
+
+def _slow_saving(store: Store, timing: str) -> None:
+    _write(
+        store,
+        """CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN IF mod(NEW.seq, 20) = 19 THEN PERFORM pg_sleep(1.5); END IF; RETURN NEW; END $$""",
+    )
+    _write(
+        store,
+        f"CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON results {timing} FOR EACH ROW EXECUTE FUNCTION wait()",
+    )
+
+
+def _write(store: Store, statement: str) -> None:
+    store._db.write(lambda connection: connection.exec_driver_sql(statement))
+
+
+def _hold_jobs(store: Store, locked: threading.Event, release: threading.Event) -> None:
+    """Keep every job's row locked, so that none can be finished."""
+
+    def work(connection: Connection) -> None:
+        connection.exec_driver_sql("SELECT id FROM jobs FOR NO KEY UPDATE")
+        locked.set()
+        release.wait(20)
+
+    store._db.write(work)

@@ -1,0 +1,171 @@
+"""Real worker processes on real servers: the ordinary ways, and what operators do to them."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.states import JobState
+from tests.checker import check, column, rows
+from tests.corpora import model, submit
+from tests.deployment import Deploy
+from worker.app import build
+
+pytestmark = pytest.mark.servers
+
+
+def test_a_hint_starts_a_shift_and_the_job_is_done(deploy: Deploy) -> None:
+    mill = deploy(idle_claim_s=3600)
+    mill.start()
+
+    job_id = submit(mill.store, 2000)
+    mill.hint()
+
+    mill.final(job_id)
+    check(mill.store, job_id)
+
+
+def test_two_workers_share_one_job(deploy: Deploy) -> None:
+    mill = deploy(lookahead_items=64)
+    slow = model(mill.store, delay_s=0.05, max_items=16)
+    mill.start()
+    mill.start()
+
+    job_id = submit(mill.store, 800, per_chunk=32, model=slow)
+    mill.hint(4)
+    mill.final(job_id)
+
+    check(mill.store, job_id)
+    assert len(set(column(mill.store, "SELECT worker_id FROM chunks"))) == 2
+
+
+def test_cancel_and_pause_reach_a_running_worker(deploy: Deploy) -> None:
+    mill = deploy()
+    slow = model(mill.store, delay_s=0.05, max_items=4)
+    mill.start()
+    doomed, paused = (submit(mill.store, 600, per_chunk=32, model=slow) for _ in range(2))
+    mill.hint(2)
+    for job_id in (doomed, paused):
+        mill.until(lambda job_id=job_id: mill.store.jobs.get(job_id).counts.ok > 0, what="a first result")
+
+    mill.store.jobs.cancel(doomed)
+    mill.store.jobs.pause(paused)
+    mill.until(lambda: not column(mill.store, "SELECT id FROM chunks WHERE state = 'running'"), what="all to stop")
+
+    counts = mill.store.jobs.get(paused).counts
+    assert 0 < counts.ok < 600
+    assert mill.store.jobs.get(doomed).state is JobState.CANCELLED
+    mill.store.jobs.resume(paused)
+    mill.final(paused, 60)
+    check(mill.store, paused)
+
+
+def test_sigterm_in_mid_chunk_gives_work_back_without_blame(deploy: Deploy) -> None:
+    mill = deploy(grace_s=0.3)
+    slow = model(mill.store, delay_s=0.1, max_items=4)
+    worker = mill.start()
+    job_id = submit(mill.store, 400, per_chunk=32, model=slow)
+    mill.hint()
+    mill.until(lambda: mill.store.jobs.get(job_id).counts.ok > 0, what="a first result")
+
+    code = worker.stop()
+
+    assert code == 0
+    assert rows(mill.store, "SELECT sum(crashes), sum(errors), count(lease_until) FROM chunks")[0] == (0, 0, 0)
+    mill.start()
+    mill.final(job_id, 60)
+    check(mill.store, job_id)
+
+
+def test_an_idle_worker_ends_at_once(deploy: Deploy) -> None:
+    mill = deploy()
+    worker = mill.start()
+
+    code = worker.stop(8)
+
+    assert code == 0
+
+
+def test_sigint_and_sigquit_leave_nothing_running(deploy: Deploy) -> None:
+    mill = deploy(grace_s=0.3)
+    slow = model(mill.store, delay_s=0.1, max_items=4)
+    job_id = submit(mill.store, 200, per_chunk=32, model=slow)
+
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        worker = mill.start()
+        mill.until(lambda: column(mill.store, "SELECT id FROM chunks WHERE state = 'running'"), what="work")
+        worker.signal(number)
+        worker.wait(15)
+        assert column(mill.store, "SELECT id FROM chunks WHERE state = 'running'") == [], number
+
+    assert rows(mill.store, "SELECT sum(crashes), sum(errors) FROM chunks")[0] == (0, 0)
+    mill.start()
+    mill.final(job_id, 60)
+    check(mill.store, job_id)
+
+
+def test_celery_inspect_sees_the_worker(deploy: Deploy) -> None:
+    mill = deploy()
+    worker = mill.start()
+    job_id = submit(mill.store, 10)
+    mill.hint()
+    mill.final(job_id)
+    mill.until(lambda: "ready" in worker.said(), what="the consumer")
+
+    app = build(mill.settings)
+    inspect = app.control.inspect(timeout=5)
+    pongs, active = inspect.ping(), inspect.active()
+    (stats,) = inspect.stats().values()
+    (own,) = inspect._request("textmill").values()
+
+    assert [*pongs.values()] == [{"ok": "pong"}]
+    assert [*active.values()] == [[]]
+    assert stats["pool"]["max-concurrency"] == 1
+    assert own["totals"]["items"] == 10
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "said"),
+    [
+        (["--pool", "solo"], {}, "--pool threads"),
+        (["--concurrency", "4"], {}, "--concurrency 1"),
+        (["--autoscale", "4,1"], {}, "--concurrency 1"),
+        ([], {"REMAP_SIGTERM": "SIGQUIT"}, "REMAP_SIGTERM"),
+    ],
+)
+def test_an_unfit_worker_refuses_to_start_and_says_why(
+    tmp_path: Path, flags: list[str], variables: dict[str, str], said: str
+) -> None:
+    environment = {**os.environ, "TEXTMILL_HOME": str(tmp_path), **variables}
+    command = [sys.executable, "-P", "-m", "celery", "-A", "worker.app", "worker", *flags]
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 64
+    assert said in done.stderr + done.stdout
+
+
+def test_a_plain_celery_command_works_as_celery_users_expect(deploy: Deploy, tmp_path: Path) -> None:
+    mill = deploy(idle_claim_s=3600)
+    log = tmp_path / "celery.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "celery", "-A", "worker.app", "worker", "-l", "info"],
+            env=mill._environment(),
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        mill.until(lambda: mill.store.workers.live(60), what=f"the worker: {log.read_text()}")
+        job_id = submit(mill.store, 100)
+        mill.hint()
+        mill.final(job_id)
+    finally:
+        process.terminate()
+        code = process.wait(20)
+
+    check(mill.store, job_id)
+    assert code == 0
