@@ -1,10 +1,11 @@
 """Tiny models with random weights, one of each architecture: real configurations, tokenizers and safetensors folders.
 
-Weights are drawn wide (a standard deviation of 0.5) so that different inputs give plainly different outputs.
+Weights are drawn wide (a standard deviation of 0.5 to 1) so that different inputs give plainly different outputs.
 """
 
 import io
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Tiny:
         if name not in self._specs:
             folder = self._folder / name
             folder.mkdir()
-            torch.manual_seed(7)
+            torch.manual_seed(zlib.crc32(name.encode()))
             self._specs[name] = BUILDERS[name](name, folder)
         return self._specs[name].model_copy(update=changes)
 
@@ -194,7 +195,8 @@ def _marian(name: str, folder: Path, *targets: str) -> ModelSpec:
     pad = vocabulary["<pad>"]
     ends = {"pad_token_id": pad, "eos_token_id": 0, "decoder_start_token_id": pad, "forced_eos_token_id": 0}
     sizes = {"vocab_size": len(vocabulary), "max_position_embeddings": POSITIONS}
-    model = transformers.MarianMTModel(transformers.MarianConfig(**STACKS, **sizes, **ends))
+    config = transformers.MarianConfig(**STACKS, **sizes, **ends, tie_word_embeddings=False)
+    model = transformers.MarianMTModel(config)
     model.generation_config.update(num_beams=2, bad_words_ids=[[pad]], max_length=24)
     return _seq2seq(name, folder, model)
 
@@ -315,9 +317,10 @@ def _seq2seq(name: str, folder: Path, model: Any) -> ModelSpec:
 
 def _save(model: Any, folder: Path) -> None:
     with torch.no_grad():
-        for weight in model.parameters():
+        for name, weight in model.named_parameters():
             if weight.dim() > 1:
-                weight.normal_(std=0.5)
+                weight.normal_(std=0.5 if "embed" in name or "shared" in name else 1.0)
+    transformers.utils.logging.disable_progress_bar()
     model.save_pretrained(folder)
 
 

@@ -138,7 +138,8 @@ class PieceTokens:
         self._ids: dict[str, int] = tokenizer.encoder
         self._unknown: int = tokenizer.unk_token_id
         codes = {number for piece, number in self._ids.items() if piece.startswith(">>") and piece.endswith("<<")}
-        self.control = frozenset((set(tokenizer.all_special_ids) | codes) - {self._unknown})
+        languages = set(getattr(tokenizer, "lang_token_to_id", {}).values())
+        self.control = frozenset((set(tokenizer.all_special_ids) | codes | languages) - {self._unknown})
         self.prefix: list[int] = list(getattr(tokenizer, "prefix_tokens", []))
         self.suffix: list[int] = list(getattr(tokenizer, "suffix_tokens", [tokenizer.eos_token_id]))
 
@@ -154,7 +155,7 @@ class PieceTokens:
         return self._plain(text).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        text: str = self._tokenizer.decode([number for number in ids if number not in self.control])
         return text
 
     def _plain(self, text: str) -> Plain:
