@@ -10,10 +10,8 @@ from pydantic import BaseModel, ValidationError
 from jobs.corpus import Line
 from jobs.errors import InvalidParams, Problem
 from jobs.schemas import Item, JobSpec
-from jobs.tasks import explain, merge, task_adapter, validate_params
-from jobs.tasks.base import Task
+from jobs.tasks import AnyTask, explain, merge, task_adapter, validate_params
 
-AnyTask = Task[Any, Any, Any]
 DEFAULT_NEW_TOKENS = 128
 """Assumed output of a generating task whose params name no `max_new_tokens`."""
 

@@ -1,6 +1,7 @@
 """The client: submit a job, follow it, read its results."""
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,12 +17,12 @@ from jobs.corpus.memory import Given
 from jobs.errors import InvalidParams, InvalidState, QueueUnavailable, StoreUnavailable, UsageError
 from jobs.handle import JobHandle
 from jobs.intake import Intake, Loaded, OnInvalid
-from jobs.models import Registry
+from jobs.models import ModelSpec, Registry
 from jobs.retries import RetrySource
 from jobs.schemas import Job, JobSpec
 from jobs.settings import Settings, load_settings
 from jobs.states import JobState
-from jobs.tasks import explain, resolve
+from jobs.tasks import AnyTask, explain, resolve
 
 if TYPE_CHECKING:
     from jobs.queue import Queue
@@ -79,9 +80,10 @@ class Client:
         IdempotencyConflict, StoreUnavailable. Nothing is run unless it returns.
         """
         found, given = resolve(task, params)
+        served = self.registry.check(found, model or self.registry.only(found).name, given)
         spec = _spec(
             task=found.name,
-            model=model or self.registry.only(found).name,
+            model=served.name,
             params=given,
             priority=priority,
             weight=weight,
@@ -93,17 +95,7 @@ class Client:
             retry_of=retry_of,
             tenant=tenant,
         )
-        revision = self.registry.check(found, spec.model, given).revision
-        source = items if isinstance(items, Source) else ItemSource(items, found.main_field)
-        digest = _request_hash(spec, source, on_invalid)
-        intake = Intake(found, spec, source, settings=self._settings, on_invalid=on_invalid)
-        try:
-            intake.begin()
-            job, created = self._store.jobs.create(spec, request_hash=digest, model_revision=revision)
-            loaded = self._fill(job, spec, intake, created) if job.state is JobState.LOADING else None
-        finally:
-            intake.close()
-        return JobHandle(self._store, job.id, loaded)
+        return self._submit(found, spec, served, items, on_invalid)
 
     def get(self, job_id: str) -> JobHandle:
         """The job of that id, or of a unique prefix of it. Raises UnknownJob."""
@@ -169,6 +161,20 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _submit(
+        self, task: AnyTask, spec: JobSpec, served: ModelSpec, items: Iterable[Given] | Source, on_invalid: OnInvalid
+    ) -> JobHandle:
+        source = items if isinstance(items, Source) else ItemSource(items, task.main_field)
+        digest = _request_hash(spec, source, on_invalid)
+        intake = Intake(task, spec, source, settings=self._settings, on_invalid=on_invalid)
+        try:
+            intake.begin()
+            job, created = self._store.jobs.create(spec, request_hash=digest, model_revision=served.revision)
+            loaded = self._fill(job, spec, intake, created) if job.state is JobState.LOADING else None
+        finally:
+            intake.close()
+        return JobHandle(self._store, job.id, loaded)
+
     def _fill(self, job: Job, spec: JobSpec, intake: Intake, created: bool) -> Loaded | None:
         """Load and seal a job, then tell a worker. None: somebody else with the same key did."""
         try:
@@ -223,17 +229,16 @@ def _spec(**fields: Any) -> JobSpec:
     try:
         spec = JobSpec(**fields)
         text = spec.model_dump_json()
-    except (ValidationError, PydanticSerializationError) as error:
-        raise InvalidParams(_told(error)) from error
+        # As a worker will read them: what JSON has no word for (a tuple, a set) is a list.
+        params = json.loads(text)["params"]
+        orjson.dumps(params)
+    except ValidationError as error:
+        raise InvalidParams("\n".join(explain(error))) from error
+    except (PydanticSerializationError, TypeError, ValueError) as error:
+        raise InvalidParams(f"an argument of the job cannot be stored: {error}") from error
     if "\\u0000" in text:
         raise InvalidParams("a NUL character cannot be stored; it stands in one of the job's arguments")
-    return spec
-
-
-def _told(error: ValidationError | PydanticSerializationError) -> str:
-    if not isinstance(error, ValidationError):
-        return f"an argument of the job cannot be stored: {error}"
-    return "\n".join(explain(error))
+    return spec.model_copy(update={"params": params})
 
 
 def _request_hash(spec: JobSpec, source: Source, on_invalid: OnInvalid) -> bytes:

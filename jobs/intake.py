@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from jobs.blocks import build_block, parse_block
-from jobs.checking import AnyTask, Checked, Checker
+from jobs.checking import Checked, Checker
 from jobs.corpus import Line, Source
 from jobs.duplicates import Clash, CustomIds
 from jobs.errors import InvalidInput, InvalidItems, InvalidState, Problem
@@ -13,6 +13,7 @@ from jobs.refusals import Refusals, shortened
 from jobs.schemas import JobSpec
 from jobs.settings import Settings
 from jobs.store.values import NewBlock
+from jobs.tasks import AnyTask
 
 __all__ = ["Intake", "Loaded", "OnInvalid", "load", "parse_block"]
 
