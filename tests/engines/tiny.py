@@ -187,7 +187,12 @@ def _marian(name: str, folder: Path, *targets: str) -> ModelSpec:
     (folder / "target.spm").write_bytes(pieces)
     loaded = sentencepiece.SentencePieceProcessor(model_proto=pieces)
     words = [loaded.id_to_piece(at) for at in range(loaded.get_piece_size())]
-    known = ["</s>", "<unk>", *(f">>{each}<<" for each in targets), *(w for w in words if w not in ("<unk>", "<s>", "</s>"))]
+    known = [
+        "</s>",
+        "<unk>",
+        *(f">>{each}<<" for each in targets),
+        *(w for w in words if w not in ("<unk>", "<s>", "</s>")),
+    ]
     vocabulary = {word: at for at, word in enumerate([*known, "<pad>"])}
     write_json(folder / "vocab.json", vocabulary)
     said = {"source_lang": "en", "target_lang": "mul" if targets else "de", "tokenizer_class": "MarianTokenizer"}
@@ -333,7 +338,9 @@ def _trained(model: Any, trainer: Any, special: list[str], *, space: bool) -> To
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         more = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
-    tokenizer.train_from_iterator(SENTENCES, trainer(vocab_size=420, special_tokens=special, show_progress=False, **more))
+    tokenizer.train_from_iterator(
+        SENTENCES, trainer(vocab_size=420, special_tokens=special, show_progress=False, **more)
+    )
     return tokenizer
 
 

@@ -243,8 +243,9 @@ def _options(spec: ModelSpec) -> Options:
     try:
         return Options(**spec.generation)
     except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         known = ", ".join(Options.model_fields)
-        raise ModelFailed(f"wrong options for the fake engine ({error}); known options: {known}") from error
+        raise ModelFailed(f"wrong options for the fake engine: {wrong}; known options: {known}") from error
 
 
 _UTF8 = ("utf-8", "surrogatepass")
