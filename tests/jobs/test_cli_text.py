@@ -57,7 +57,16 @@ def test_a_deadline_without_a_zone_is_utc() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.25, "250 ms"), (12, "12 s"), (60, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (356_400, "4 d 3 h")],
+    [
+        (0.25, "250 ms"),
+        (12, "12 s"),
+        (60, "1 min"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 5 min"),
+        (356_400, "4 d 3 h"),
+        (59.6, "1 min"),
+        (-3, "0 s"),
+    ],
 )
 def test_durations_read_naturally(seconds: float, text: str) -> None:
     assert duration(seconds) == text
