@@ -155,7 +155,7 @@ def _malformed(number: int, line: bytes, error: orjson.JSONDecodeError) -> Probl
         return Problem(number, "not_utf8", f"not UTF-8: byte 0x{byte:02x} at offset {bad.start} of the line")
     if "surrogate" in error.msg:
         return Problem(number, "invalid_text", f"a lone surrogate, which is no character, at offset {error.pos}")
-    return Problem(number, "malformed_json", str(error))
+    return Problem(number, "malformed_json", f"{error.msg} at column {error.colno}")
 
 
 def _code(error: ValidationError) -> str:
