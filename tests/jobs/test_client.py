@@ -87,7 +87,7 @@ def label(result: Any) -> str:
 
 
 def test_a_submitted_job_is_ready_for_workers(any_client: Client) -> None:
-    items = ["bare", {"text": "dict", "custom_id": "d"}, *TEXTS]
+    items: list[Any] = ["bare", {"text": "dict", "custom_id": "d"}, *TEXTS]
 
     handle = any_client.submit("classify", items, model="fake", labels={"team": "search"}, priority=3)
     job = handle.refresh()
@@ -266,9 +266,10 @@ def test_one_key_is_one_job_and_another_request_is_a_conflict(any_client: Client
 
     assert again.id == first.id
     assert (again.loaded, again.refresh().counts.total) == (None, 1)
+    given: dict[str, Any] = {"task": "classify", "items": ["a"], "model": "fake", "idempotency_key": "k"}
     for other in ({"items": ["b"]}, {"params": {"top_k": 1}}, {"keep": ("x",)}, {"on_invalid": "skip"}):
         with pytest.raises(IdempotencyConflict):
-            any_client.submit(**{"task": "classify", "items": ["a"], "model": "fake", "idempotency_key": "k", **other})
+            any_client.submit(**{**given, **other})
 
 
 def test_one_key_fifty_times_at_once_is_one_job(any_client: Client) -> None:
@@ -321,7 +322,12 @@ def test_without_a_key_a_half_loaded_job_fails(client: Client) -> None:
 
 
 def test_a_retry_takes_what_is_not_ok_under_the_ids_it_had(any_client: Client) -> None:
-    items = ["good", "bad one", {"text": "bad two", "custom_id": "x", "lang": "en"}, {"text": "bad", "custom_id": None}]
+    items: list[Any] = [
+        "good",
+        "bad one",
+        {"text": "bad two", "custom_id": "x", "lang": "en"},
+        {"text": "bad", "custom_id": None},
+    ]
     first = any_client.submit("classify", items, model="fake", params={"top_k": 2}, keep=("lang",), priority=5)
     finish(any_client, failing="bad")
 
@@ -386,7 +392,12 @@ def test_without_redis_a_submit_is_warned_of_once_and_quick(
 def test_a_small_job_takes_three_commits_and_no_more(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     commits: list[object] = []
     write = client._store._db.write
-    monkeypatch.setattr(client._store._db, "write", lambda work: commits.append(work) or write(work))
+
+    def counted(work: Any) -> Any:
+        commits.append(work)
+        return write(work)
+
+    monkeypatch.setattr(client._store._db, "write", counted)
 
     client.submit("classify", ["a"], model="fake")
 

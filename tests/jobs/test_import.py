@@ -23,4 +23,4 @@ def test_every_public_name_is_there() -> None:
 
 def test_no_other_name_is() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Klient'"):
-        _ = jobs.Klient  # type: ignore[attr-defined]
+        _ = jobs.Klient

@@ -330,7 +330,7 @@ def test_a_cut_is_gapless_and_no_chunk_is_above_a_limit_without_need(costs: list
 
 
 def test_what_a_model_may_write_counts_in_the_cost(loading: Loading) -> None:
-    items = [{"prompt": "a"}, {"prompt": "a", "params": {"max_new_tokens": 1000}}]
+    items: list[Any] = [{"prompt": "a"}, {"prompt": "a", "params": {"max_new_tokens": 1000}}]
 
     _, plain = loading(ItemSource(items[:1], "prompt"), task="generate", params={"max_new_tokens": 10})
     _, more = loading(ItemSource(items, "prompt"), task="generate", params={"max_new_tokens": 10, "n": 2})
