@@ -6,9 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
+from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, Row, bindparam, select, text, update
+from sqlalchemy import Connection, bindparam, select, text, update
 
 from jobs.states import Control, JobState
 from jobs.store import claims, ids, reaping, saving
@@ -20,6 +21,8 @@ from jobs.store.values import Claim, Reaped, Renewal, Save
 
 CROWDED_S = (0.002, 0.01)
 """Waits before an empty-handed claim looks again when there is work, but every chunk in reach was being claimed."""
+ORDERS_KEPT = 10_000
+"""Jobs whose task and params are remembered."""
 
 _READY = """
     SELECT count(*) FROM (SELECT 1 FROM chunks AS c
@@ -61,7 +64,7 @@ _RELEASE = """
     WHERE chunks.id = mine.chunk_id
     RETURNING chunks.id, chunks.errors
 """
-_JOBS = select(jobs.c.id, jobs.c.task, jobs.c.params, jobs.c.keep, jobs.c.state).where(
+_ORDERS = select(jobs.c.id, jobs.c.task, jobs.c.params, jobs.c.keep).where(
     jobs.c.id.in_(bindparam("ids", expanding=True))
 )
 _START = (
@@ -76,6 +79,7 @@ class Chunks:
 
     def __init__(self, database: Database, *, lease_s: float) -> None:
         self._db, self._lease_s = database, lease_s
+        self._orders = _Orders()
 
     def claim(
         self,
@@ -167,30 +171,40 @@ class Chunks:
 
         def work(connection: Connection) -> list[Claim]:
             again = next(tries) > 0
-            rows = (again and claims.taken_before(self._db, connection, wish)) or claims.take(
-                self._db, connection, wish
-            )
-            return _claims(connection, rows, wish.token)
+            rows = again and claims.taken_before(self._db, connection, wish)
+            rows = rows or claims.take(self._db, connection, wish)
+            found = [(saving.as_uuid(row.job_id), row) for row in rows]
+            _start(connection, {job_id for job_id, row in found if row.job_state == JobState.QUEUED})
+            orders = self._orders.read(connection, {job_id for job_id, _ in found})
+            return [_claimed(row, orders[job_id], wish.token) for job_id, row in found]
 
         return self._db.relaxed(work)
 
 
+class _Orders:
+    """What jobs ask for. It never changes, so that a claim seldom has to read it."""
+
+    def __init__(self) -> None:
+        self._known: dict[UUID, Any] = {}
+
+    def read(self, connection: Connection, job_ids: set[UUID]) -> dict[UUID, Any]:
+        """The rows (id, task, params, keep) of these jobs."""
+        known = self._known
+        missing = {job_id for job_id in job_ids if job_id not in known}
+        if missing:
+            if len(known) > ORDERS_KEPT:
+                known = self._known = {job_id: known[job_id] for job_id in job_ids - missing}
+            known |= {row.id: row for row in connection.execute(_ORDERS, {"ids": sorted(missing)})}
+        return known
+
+
+def _start(connection: Connection, job_ids: set[UUID]) -> None:
+    if job_ids:
+        connection.execute(_START, {"ids": sorted(job_ids)})
+
+
 def _held(tokens: Mapping[int, str]) -> str:
     return orjson.dumps([{"id": chunk_id, "token": token} for chunk_id, token in tokens.items()]).decode()
-
-
-def _claims(connection: Connection, rows: Sequence[Row[Any]], token: str) -> list[Claim]:
-    if not rows:
-        return []
-    job_ids = {row.job_id: saving.as_uuid(row.job_id) for row in rows}
-    found = {row.id: row for row in connection.execute(_JOBS, {"ids": list(job_ids.values())})}
-    _start(connection, [job_id for job_id, job in found.items() if job.state == JobState.QUEUED])
-    return [_claimed(row, found[job_ids[row.job_id]], token) for row in rows]
-
-
-def _start(connection: Connection, job_ids: Sequence[Any]) -> None:
-    if job_ids:
-        connection.execute(_START, {"ids": job_ids})
 
 
 def _claimed(row: Any, job: Any, token: str) -> Claim:

@@ -47,7 +47,8 @@ _TAKE = """
 _TAKEN = """
     RETURNING chunks.id, chunks.job_id, chunks.block_id, chunks.seq_lo, chunks.seq_hi, chunks.cost, chunks.tenant,
         chunks.model, chunks.priority, chunks.turn, chunks.attempt, chunks.crashes, chunks.errors,
-        (SELECT blocks.seq_lo FROM blocks WHERE blocks.id = chunks.block_id) AS block_lo
+        (SELECT blocks.seq_lo FROM blocks WHERE blocks.id = chunks.block_id) AS block_lo,
+        (SELECT jobs.state FROM jobs WHERE jobs.id = chunks.job_id) AS job_state
 """
 
 _POSTGRESQL = f"""

@@ -51,6 +51,8 @@ POSTGRESQL_RELAXED = {
     "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    # So there is one plan, and making it anew for every claim would cost as much as the claim.
+    "plan_cache_mode": "force_generic_plan",
 }
 _PASSING_STATES = {"40001", "40P01", "55P03"}
 """SQLSTATE: serialization failure, deadlock, lock timeout."""
@@ -227,7 +229,7 @@ def _open_postgresql(address: URL, session: dict[str, str]) -> Engine:
         return sqlalchemy.create_engine(
             address,
             connect_args={**POSTGRESQL_CONNECT, "options": options},
-            pool_pre_ping=True,
+            # No ping before use: a connection that was lost makes the transaction be tried again on a new one.
             pool_size=8,
             max_overflow=16,
             pool_timeout=10,

@@ -49,7 +49,7 @@ def test_a_job_that_comes_later_does_not_catch_up(store: Store) -> None:
 def test_a_flood_of_small_jobs_does_not_starve_a_big_one(store: Store) -> None:
     big = queued_job(store, 200)
     claim(store)
-    for _ in range(60):
+    for _ in range(40):
         queued_job(store, 5)
 
     counts = claimed_by_job(store, 40)
@@ -58,7 +58,7 @@ def test_a_flood_of_small_jobs_does_not_starve_a_big_one(store: Store) -> None:
 
 
 def test_a_flood_of_small_jobs_of_another_tenant_does_not_starve_a_big_one(store: Store) -> None:
-    for _ in range(60):
+    for _ in range(40):
         queued_job(store, 5, tenant="flood")
     big = queued_job(store, 300, tenant="other")
 

@@ -46,7 +46,7 @@ def large(postgres: Postgres) -> Iterator[Store]:
     store.close()
 
 
-@pytest.fixture(params=["fresh", "analysed", "stale"])
+@pytest.fixture(scope="module", params=["fresh", "analysed", "stale"])
 def statistics(request: pytest.FixtureRequest, large: Store) -> str:
     """What the planner knows: nothing, the truth, or that one model has all the chunks."""
     if request.param == "analysed":
