@@ -6,7 +6,6 @@ import threading
 import time
 
 import pytest
-from sqlalchemy import Connection
 
 from jobs.states import JobState
 from jobs.store import Store
@@ -19,6 +18,10 @@ from tests.rows import claim, ok, queued_job
 pytestmark = pytest.mark.servers
 
 RUNNING = "SELECT id FROM chunks WHERE state = 'running'"
+
+SLEEPING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+_WAIT = """CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN IF {when} THEN PERFORM pg_sleep(1.5); END IF; RETURN NEW; END $$"""
 
 
 def test_a_worker_killed_in_mid_batch_is_replaced_within_lease_and_five_seconds(deploy: Deploy) -> None:
@@ -90,12 +93,11 @@ def test_a_worker_killed_while_it_saves_leaves_no_part_of_it(deploy: Deploy, tim
     _slow_saving(mill.store, f"DEFERRABLE INITIALLY {timing}")
     mill.upkeep.start()
     worker = mill.start()
-    sleeping = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
-    mill.until(lambda: column(mill.store, sleeping), what="a save to be under way")
+    mill.until(lambda: column(mill.store, SLEEPING), what="a save to be under way")
 
     worker.kill()
-    _write(mill.store, "DROP TRIGGER slow ON results")
-    mill.until(lambda: not column(mill.store, sleeping), what="the save to end")
+    mill.until(lambda: not column(mill.store, SLEEPING), what="the save to end")
+    _drop(mill.store, "results")
     mill.start()
 
     mill.final(job_id, 30)
@@ -107,18 +109,18 @@ def test_a_worker_killed_before_it_finishes_the_job_leaves_that_to_upkeep(deploy
     """Row 5."""
     mill = deploy()
     worker = mill.start()
-    release, locked = threading.Event(), threading.Event()
-    job_id = submit(mill.store, 30, model=model(mill.store, delay_s=1.5))
-    holder = threading.Thread(target=_hold_jobs, args=(mill.store, locked, release))
-    mill.until(lambda: column(mill.store, RUNNING), what="work to be taken")
-    holder.start()
-    locked.wait(5)
-    mill.until(lambda: set(column(mill.store, "SELECT state FROM chunks")) == {"done"}, what="the results")
+    _write(mill.store, _WAIT.format(name="wait_job", when="true"))
+    _write(
+        mill.store,
+        """CREATE TRIGGER slow BEFORE UPDATE ON jobs FOR EACH ROW
+        WHEN (NEW.state = 'completed') EXECUTE FUNCTION wait_job()""",
+    )
+    job_id = submit(mill.store, 30)
+    mill.until(lambda: column(mill.store, SLEEPING), what="the job to be finishing")
 
     worker.kill()
     state = mill.store.jobs.get(job_id).state
-    release.set()
-    holder.join()
+    _drop(mill.store, "jobs")
     mill.upkeep.start()
 
     assert not state.final
@@ -198,27 +200,17 @@ def _keep_running(mill: Deployment, job_ids: list[str], timeout_s: float = 90) -
 
 
 def _slow_saving(store: Store, timing: str) -> None:
+    _write(store, _WAIT.format(name="wait_result", when="mod(NEW.seq, 20) = 19"))
     _write(
         store,
-        """CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN IF mod(NEW.seq, 20) = 19 THEN PERFORM pg_sleep(1.5); END IF; RETURN NEW; END $$""",
+        f"CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON results {timing} FOR EACH ROW EXECUTE FUNCTION wait_result()",
     )
-    _write(
-        store,
-        f"CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON results {timing} FOR EACH ROW EXECUTE FUNCTION wait()",
-    )
+
+
+def _drop(store: Store, table: str) -> None:
+    """Take the slow trigger away; waits until the statements that are in it have ended."""
+    _write(store, f"DROP TRIGGER slow ON {table}")
 
 
 def _write(store: Store, statement: str) -> None:
     store._db.write(lambda connection: connection.exec_driver_sql(statement))
-
-
-def _hold_jobs(store: Store, locked: threading.Event, release: threading.Event) -> None:
-    """Keep every job's row locked, so that none can be finished."""
-
-    def work(connection: Connection) -> None:
-        connection.exec_driver_sql("SELECT id FROM jobs FOR NO KEY UPDATE")
-        locked.set()
-        release.wait(20)
-
-    store._db.write(work)
