@@ -295,4 +295,4 @@ def test_room_is_what_still_fits(engine: Any, subject: Subject) -> None:
         text = text[: text.rindex("fox")]
 
     assert isinstance(subject.codec.encode([engine.ask(text)])[0], Encoded)
-    assert subject.codec.room(engine.ask(text)) in range(0, 8)
+    assert subject.codec.room(engine.ask(text)) in range(8)

@@ -3,7 +3,6 @@
 Weights are drawn wide (a standard deviation of 0.5 to 1) so that different inputs give plainly different outputs.
 """
 
-import io
 import json
 import zlib
 from collections.abc import Callable
@@ -13,20 +12,11 @@ from typing import Any
 import sentencepiece
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import models, trainers
 
 from jobs.models import ModelSpec
+from tests.engines.vocabularies import byte_bpe, metaspace_bpe, pieces, trained, unigram, wordpiece
 
-SENTENCES = [
-    "the quick brown fox jumps over the lazy dog",
-    "a model reads a text and writes another text",
-    "Seoul is the capital of Korea and Paris is the capital of France",
-    "we like long walks, short talks and good food!",
-    "rain falls mainly on the plain; the sun shines on the sea.",
-    "who reads this, and why? nobody knows the answer (yet).",
-    "numbers such as 12, 345 and 6789 are words as well",
-    "überall gibt es schöne Wörter: 한국어 텍스트 und 日本語",
-]
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -73,27 +63,27 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _bert(name: str, folder: Path) -> ModelSpec:
-    tokenizer = _wordpiece(folder)
+    tokenizer = wordpiece(folder)
     config = transformers.BertConfig(**SIZES, **_common(tokenizer), num_labels=3)
     return _classifier(name, folder, transformers.BertForSequenceClassification(_labelled(config)))
 
 
 def _distilbert(name: str, folder: Path) -> ModelSpec:
-    tokenizer = _wordpiece(folder, types=False)
+    tokenizer = wordpiece(folder, types=False)
     sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}
     config = transformers.DistilBertConfig(**sizes, **_common(tokenizer), num_labels=3)
     return _classifier(name, folder, transformers.DistilBertForSequenceClassification(_labelled(config)))
 
 
 def _roberta(name: str, folder: Path) -> ModelSpec:
-    tokenizer = _byte_bpe(folder, frame=True)
+    tokenizer = byte_bpe(folder, frame=True)
     common = {**_common(tokenizer), "max_position_embeddings": POSITIONS + 2, "type_vocab_size": 1}
     config = transformers.RobertaConfig(**SIZES, **common, num_labels=3)
     return _classifier(name, folder, transformers.RobertaForSequenceClassification(_labelled(config)))
 
 
 def _xlm_roberta(name: str, folder: Path) -> ModelSpec:
-    tokenizer = transformers.XLMRobertaTokenizer(vocab=_unigram(["<s>", "<pad>", "</s>", "<unk>"], last=["<mask>"]))
+    tokenizer = transformers.XLMRobertaTokenizer(vocab=unigram(["<s>", "<pad>", "</s>", "<unk>"], last=["<mask>"]))
     tokenizer.save_pretrained(folder)
     common = {**_common(tokenizer), "max_position_embeddings": POSITIONS + 2, "type_vocab_size": 1}
     config = transformers.XLMRobertaConfig(**SIZES, **common, num_labels=2, problem_type="multi_label_classification")
@@ -101,7 +91,7 @@ def _xlm_roberta(name: str, folder: Path) -> ModelSpec:
 
 
 def _embedder(name: str, folder: Path) -> ModelSpec:
-    tokenizer = _wordpiece(folder)
+    tokenizer = wordpiece(folder)
     _save(transformers.BertModel(transformers.BertConfig(**SIZES, **_common(tokenizer))), folder)
     return ModelSpec(name=name, path=str(folder), kind="encoder", tasks=("embed",), head="embed")
 
@@ -126,20 +116,20 @@ def _sentences(name: str, folder: Path) -> ModelSpec:
 
 
 def _llama(name: str, folder: Path) -> ModelSpec:
-    tokenizer = _metaspace_bpe(folder)
+    tokenizer = metaspace_bpe(folder)
     config = transformers.LlamaConfig(**SIZES, num_key_value_heads=2, **_common(tokenizer), **_ends(tokenizer))
     return _decoder(name, folder, transformers.LlamaForCausalLM(config))
 
 
 def _gpt2(name: str, folder: Path) -> ModelSpec:
-    tokenizer = _byte_bpe(folder, end="<|endoftext|>")
+    tokenizer = byte_bpe(folder, end="<|endoftext|>")
     sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS}
     config = transformers.GPT2Config(**sizes, vocab_size=len(tokenizer), **_ends(tokenizer))
     return _decoder(name, folder, transformers.GPT2LMHeadModel(config))
 
 
 def _qwen2(name: str, folder: Path) -> ModelSpec:
-    tokenizer = _byte_bpe(folder, end="<|im_end|>", more=["<|im_start|>"], template=CHATML)
+    tokenizer = byte_bpe(folder, end="<|im_end|>", more=["<|im_start|>"], template=CHATML)
     config = transformers.Qwen2Config(**SIZES, num_key_value_heads=2, **_common(tokenizer), **_ends(tokenizer))
     return _decoder(name, folder, transformers.Qwen2ForCausalLM(config))
 
@@ -148,7 +138,7 @@ def _qwen2(name: str, folder: Path) -> ModelSpec:
 
 
 def _bart(name: str, folder: Path) -> ModelSpec:
-    tokenizer = _byte_bpe(folder, frame=True)
+    tokenizer = byte_bpe(folder, frame=True)
     config = transformers.BartConfig(
         **STACKS, **_common(tokenizer), **_ends(tokenizer), decoder_start_token_id=2, forced_eos_token_id=2
     )
@@ -158,12 +148,19 @@ def _bart(name: str, folder: Path) -> ModelSpec:
 
 
 def _t5(name: str, folder: Path) -> ModelSpec:
-    vocabulary = _unigram(["<pad>", "</s>", "<unk>"], last=[f"<extra_id_{at}>" for at in range(9, -1, -1)])
+    vocabulary = unigram(["<pad>", "</s>", "<unk>"], last=[f"<extra_id_{at}>" for at in range(9, -1, -1)])
     tokenizer = transformers.T5Tokenizer(vocab=vocabulary, extra_ids=10)
     tokenizer.save_pretrained(folder)
     config = transformers.T5Config(
-        **{"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0},
-        **{"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 1},
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        decoder_start_token_id=0,
+        vocab_size=len(tokenizer),
+        pad_token_id=0,
+        eos_token_id=1,
         task_specific_params={
             "summarization": {"prefix": "summarize: ", "num_beams": 4},
             "translation_en_to_de": {"prefix": "translate English to German: "},
@@ -173,7 +170,7 @@ def _t5(name: str, folder: Path) -> ModelSpec:
 
 
 def _pegasus(name: str, folder: Path) -> ModelSpec:
-    vocabulary = _unigram(["<pad>", "</s>", "<mask_1>", "<mask_2>", *(f"<unk_{at}>" for at in range(2, 5)), "<unk>"])
+    vocabulary = unigram(["<pad>", "</s>", "<mask_1>", "<mask_2>", *(f"<unk_{at}>" for at in range(2, 5)), "<unk>"])
     tokenizer = transformers.PegasusTokenizer(vocab=vocabulary, offset=5)
     tokenizer.save_pretrained(folder)
     ends = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, "forced_eos_token_id": 1}
@@ -182,10 +179,10 @@ def _pegasus(name: str, folder: Path) -> ModelSpec:
 
 
 def _marian(name: str, folder: Path, *targets: str) -> ModelSpec:
-    pieces = _sentencepiece()
-    (folder / "source.spm").write_bytes(pieces)
-    (folder / "target.spm").write_bytes(pieces)
-    loaded = sentencepiece.SentencePieceProcessor(model_proto=pieces)
+    model_file = pieces()
+    (folder / "source.spm").write_bytes(model_file)
+    (folder / "target.spm").write_bytes(model_file)
+    loaded = sentencepiece.SentencePieceProcessor(model_proto=model_file)
     words = [loaded.id_to_piece(at) for at in range(loaded.get_piece_size())]
     known = [
         "</s>",
@@ -211,9 +208,9 @@ def _marian_multi(name: str, folder: Path) -> ModelSpec:
 
 
 def _m2m100(name: str, folder: Path) -> ModelSpec:
-    pieces = _sentencepiece()
-    (folder / "sentencepiece.bpe.model").write_bytes(pieces)
-    loaded = sentencepiece.SentencePieceProcessor(model_proto=pieces)
+    model_file = pieces()
+    (folder / "sentencepiece.bpe.model").write_bytes(model_file)
+    loaded = sentencepiece.SentencePieceProcessor(model_proto=model_file)
     words = [loaded.id_to_piece(at) for at in range(loaded.get_piece_size())]
     known = ["<s>", "<pad>", "</s>", "<unk>", *(w for w in words if w not in ("<unk>", "<s>", "</s>"))]
     write_json(folder / "vocab.json", {word: at for at, word in enumerate(known)})
@@ -224,7 +221,7 @@ def _m2m100(name: str, folder: Path) -> ModelSpec:
 
 def _nllb(name: str, folder: Path) -> ModelSpec:
     codes = ["eng_Latn", "deu_Latn", "kor_Hang", "zho_Hans", "zho_Hant", "arb_Arab"]
-    base = _trained(models.BPE(unk_token="<unk>"), trainers.BpeTrainer, ["<s>", "<pad>", "</s>", "<unk>"], space=True)
+    base = trained(models.BPE(unk_token="<unk>"), trainers.BpeTrainer, ["<s>", "<pad>", "</s>", "<unk>"], space=True)
     parts = json.loads(base.to_str())["model"]
     merges = [tuple(pair) for pair in parts["merges"]]
     tokenizer = transformers.NllbTokenizer(
@@ -237,7 +234,7 @@ def _nllb(name: str, folder: Path) -> ModelSpec:
 def _mbart(name: str, folder: Path) -> ModelSpec:
     from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES as CODES
 
-    vocabulary = _unigram(["<s>", "<pad>", "</s>", "<unk>"], last=[*CODES, "<mask>"])
+    vocabulary = unigram(["<s>", "<pad>", "</s>", "<unk>"], last=[*CODES, "<mask>"])
     tokenizer = transformers.MBartTokenizer(vocab=vocabulary, src_lang="en_XX", tgt_lang="ro_RO")
     return _mbart_model(name, folder, tokenizer, decoder_start_token_id=tokenizer.convert_tokens_to_ids("ro_RO"))
 
@@ -245,7 +242,7 @@ def _mbart(name: str, folder: Path) -> ModelSpec:
 def _mbart50(name: str, folder: Path) -> ModelSpec:
     from transformers.models.mbart50.tokenization_mbart50 import FAIRSEQ_LANGUAGE_CODES as CODES
 
-    vocabulary = _unigram(["<s>", "<pad>", "</s>", "<unk>"], last=[*CODES, "<mask>"])
+    vocabulary = unigram(["<s>", "<pad>", "</s>", "<unk>"], last=[*CODES, "<mask>"])
     tokenizer = transformers.MBart50Tokenizer(vocab=vocabulary, src_lang="en_XX", tgt_lang="ro_RO")
     return _mbart_model(name, folder, tokenizer, decoder_start_token_id=2)
 
@@ -327,79 +324,3 @@ def _save(model: Any, folder: Path) -> None:
                 weight.normal_(std=0.5 if "embed" in name or "shared" in name else 1.0)
     transformers.utils.logging.disable_progress_bar()
     model.save_pretrained(folder)
-
-
-def _trained(model: Any, trainer: Any, special: list[str], *, space: bool) -> Tokenizer:
-    tokenizer = Tokenizer(model)
-    if space:
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-        more: dict[str, Any] = {}
-    else:
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        more = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
-    tokenizer.train_from_iterator(
-        SENTENCES, trainer(vocab_size=420, special_tokens=special, show_progress=False, **more)
-    )
-    return tokenizer
-
-
-def _wordpiece(folder: Path, *, types: bool = True) -> Any:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(SENTENCES, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    tokenizer.decoder = decoders.WordPiece()
-    names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    inputs = ["input_ids", *(["token_type_ids"] if types else []), "attention_mask"]
-    return _wrapped(folder, tokenizer, **names, mask_token="[MASK]", model_input_names=inputs)
-
-
-def _byte_bpe(
-    folder: Path, *, frame: bool = False, end: str = "</s>", more: list[str] | None = None, template: str | None = None
-) -> Any:
-    special = ["<s>", "<pad>", end, *(more or [])] if frame else [end, "<pad>", *(more or [])]
-    tokenizer = _trained(models.BPE(), trainers.BpeTrainer, special, space=False)
-    names = {"eos_token": end, "pad_token": "<pad>"}
-    if frame:
-        names |= {"bos_token": "<s>", "cls_token": "<s>", "sep_token": end}
-        tokenizer.post_processor = processors.RobertaProcessing((end, 2), ("<s>", 0))
-    inputs = ["input_ids", "attention_mask"]
-    return _wrapped(folder, tokenizer, **names, model_input_names=inputs, chat_template=template)
-
-
-def _metaspace_bpe(folder: Path) -> Any:
-    tokenizer = _trained(models.BPE(unk_token="<unk>"), trainers.BpeTrainer, ["<unk>", "<s>", "</s>"], space=True)
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-    return _wrapped(folder, tokenizer, **names, model_input_names=["input_ids", "attention_mask"])
-
-
-def _wrapped(folder: Path, tokenizer: Tokenizer, **names: Any) -> Any:
-    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
-    wrapped.save_pretrained(folder)
-    return wrapped
-
-
-def _unigram(first: list[str], last: list[str] | None = None) -> list[tuple[str, float]]:
-    """A Unigram vocabulary with the model's special words where its tokenizer wants them."""
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    trainer = trainers.UnigramTrainer(vocab_size=300, show_progress=False, special_tokens=["<unk>"], unk_token="<unk>")
-    tokenizer.train_from_iterator(SENTENCES, trainer)
-    pieces = [(word, score) for word, score in json.loads(tokenizer.to_str())["model"]["vocab"] if word != "<unk>"]
-    return [*((word, 0.0) for word in first), *pieces, *((word, 0.0) for word in last or [])]
-
-
-def _sentencepiece() -> bytes:
-    made = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(SENTENCES), model_writer=made, vocab_size=150, hard_vocab_limit=False, minloglevel=2
-    )
-    return made.getvalue()

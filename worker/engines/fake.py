@@ -53,6 +53,7 @@ NEW_TOKENS = 16
 """Most words generated, unless the request says otherwise."""
 
 
+IN_FORCE = {"engine": "fake", "dtype": "float32", "mode": "exact", "max_new_tokens": NEW_TOKENS}
 FINE = 0x3FF
 """Which bits of a text's checksum choose among the classifier's answers, which are made once each."""
 
@@ -113,13 +114,7 @@ class FakeCodec:
         self._marks = _options(spec).markers
         self._limit = spec.max_input_tokens or LIMIT
         self.prompts: Mapping[str, str] = dict(spec.prompts)
-        self.in_force: Mapping[str, Any] = {
-            "engine": "fake",
-            "dtype": "float32",
-            "mode": "exact",
-            "max_new_tokens": NEW_TOKENS,
-            **spec.generation,
-        }
+        self.in_force: Mapping[str, Any] = {**IN_FORCE, **spec.generation}
 
     def encode(self, requests: Sequence[Request]) -> list[Encoded | Failed]:
         lengths = [_LENGTH[type(request)](request) for request in requests]
