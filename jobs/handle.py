@@ -11,6 +11,7 @@ from jobs.schemas import Job, Result
 
 if TYPE_CHECKING:
     from jobs.store import Store
+    from jobs.store.values import ResultRow
 
 FIRST_LOOK_S = 0.02
 LAST_LOOK_S = 1.0
@@ -48,9 +49,19 @@ class JobHandle:
             yield from page
             after = page[-1].seq
 
+    def rows(self, status: Literal["ok", "error"] | None = None, *, after: int = -1) -> Iterator["ResultRow"]:
+        """The same as they are stored, for export: several times as quick."""
+        while page := self._store.results.rows_after(self.id, after=after, limit=PAGE, status=status):
+            yield from page
+            after = page[-1].seq
+
     def latest(self) -> Iterator[Result]:
         """The first job's results in order, with those of its retries laid over them."""
         return self._store.results.latest(self.id)
+
+    def latest_rows(self) -> Iterator["ResultRow"]:
+        """The same as they are stored."""
+        return self._store.results.latest_rows(self.id)
 
     def stream(self) -> Iterator[Result]:
         """Every result once, as items finish; ends when the job is final."""

@@ -119,7 +119,7 @@ def results(
         handle = opened.get(job)
         found = handle.refresh()
         sink = open_sink(output, find(found.task))
-        rows = handle.latest() if latest else handle.results(only)
+        rows = handle.latest_rows() if latest else handle.rows(only)
         tally = write((row for row in rows if only in (None, row.status)), sink)
     if output != "-":
         typer.echo(f"{tally.ok + sum(tally.errors.values()):,} results in {output}", err=True)

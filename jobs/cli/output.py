@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jobs.errors import OutputError
-from jobs.schemas import Result
+from jobs.store.encoding import result_line
 
 ADVANCE_S = 0.5
 """Longest time that writing results keeps the progress line waiting."""
@@ -15,6 +15,7 @@ ADVANCE_S = 0.5
 if TYPE_CHECKING:
     from jobs.corpus import Sink
     from jobs.handle import JobHandle
+    from jobs.store.values import ResultRow
     from jobs.tasks import AnyTask
 
 
@@ -30,15 +31,15 @@ class Tally:
     reader_left: bool = False
     """The reader of the pipe wanted no more; the rest was not written."""
 
-    def add(self, result: Result) -> None:
+    def add(self, row: "ResultRow") -> None:
         """Count one result."""
-        if result.error is None:
+        if row.error_code is None:
             self.ok += 1
         else:
-            self.errors[result.error.code.value] += 1
-        if result.usage.truncated_tokens:
+            self.errors[row.error_code] += 1
+        if row.truncated_tokens:
             self.truncated_items += 1
-            self.truncated_tokens += result.usage.truncated_tokens
+            self.truncated_tokens += row.truncated_tokens
 
 
 def open_sink(target: str, task: "AnyTask") -> "Sink":
@@ -50,15 +51,15 @@ def open_sink(target: str, task: "AnyTask") -> "Sink":
     return sink
 
 
-def write(results: Iterable[Result], sink: "Sink", tally: Tally | None = None) -> Tally:
+def write(rows: Iterable["ResultRow"], sink: "Sink", tally: Tally | None = None) -> Tally:
     """Write all of them, counting on. A pipe whose reader leaves early (`| head`) is no error. Raises OutputError."""
     tally = tally or Tally()
     try:
         with sink:
-            for result in results:
-                tally.add(result)
+            for row in rows:
+                tally.add(row)
                 if not tally.reader_left:
-                    _write_one(sink, result, tally)
+                    _write_one(sink, row, tally)
     except OutputError as error:
         if not isinstance(error.__cause__, BrokenPipeError):
             raise
@@ -80,21 +81,21 @@ class Export:
         if self._sink.path is None:
             return
         until = time.monotonic() + ADVANCE_S
-        for result in self._handle.results(after=self._last):
-            if result.seq != self._last + 1 or time.monotonic() > until:
+        for row in self._handle.rows(after=self._last):
+            if row.seq != self._last + 1 or time.monotonic() > until:
                 return
-            self._tally.add(result)
-            self._sink.write(result)
-            self._last = result.seq
+            self._tally.add(row)
+            self._sink.write_line(result_line(row))
+            self._last = row.seq
 
     def finish(self) -> Tally:
         """Write the rest; the output appears under its name. Raises OutputError."""
-        return write(self._handle.results(after=self._last), self._sink, self._tally)
+        return write(self._handle.rows(after=self._last), self._sink, self._tally)
 
 
-def _write_one(sink: "Sink", result: Result, tally: Tally) -> None:
+def _write_one(sink: "Sink", row: "ResultRow", tally: Tally) -> None:
     try:
-        sink.write(result)
+        sink.write_line(result_line(row))
     except OutputError as error:
         if not isinstance(error.__cause__, BrokenPipeError):
             raise

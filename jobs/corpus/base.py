@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from jobs.errors import InvalidInput, Problem
-from jobs.schemas import Result
 
 Line = tuple[int, bytes | Problem]
 """A 1-based line number, with the item as one line of JSON or with what is wrong with the line."""
@@ -42,8 +41,8 @@ class Place:
 class Writer(Protocol):
     """Writes results to an open stream, one at a time."""
 
-    def write(self, result: Result) -> None:
-        """Append one result."""
+    def write(self, line: bytes) -> None:
+        """Append one result, given as the JSON text of a `jobs.schemas.Result`."""
         ...
 
     def finish(self) -> None:

@@ -47,7 +47,8 @@ class CsvWriter:
         if columns:
             self._begin(columns)
 
-    def write(self, result: Result) -> None:
+    def write(self, line: bytes) -> None:
+        result = Result.model_validate_json(line)
         if not self._columns and result.output is None and len(self._held) < self.HELD:
             self._held.append(result)
             return

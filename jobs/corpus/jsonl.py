@@ -8,7 +8,6 @@ import orjson
 from jobs.corpus.base import Fields, Format, Line, Place
 from jobs.corpus.lines import read_lines
 from jobs.errors import Problem
-from jobs.schemas import Result
 
 
 def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Line]:
@@ -21,17 +20,14 @@ def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Line]:
                 yield number, _renamed(number, line, fields) if fields.mapped else line
 
 
-_to_json = Result.__pydantic_serializer__.to_json
-
-
 class JsonlWriter:
     """One result a line, with every key of its shape."""
 
     def __init__(self, stream: BinaryIO, columns: Sequence[str] = ()) -> None:
         self._stream = stream
 
-    def write(self, result: Result) -> None:
-        self._stream.write(_to_json(result) + b"\n")
+    def write(self, line: bytes) -> None:
+        self._stream.write(line + b"\n")
 
     def finish(self) -> None:
         """Nothing is held back."""

@@ -14,6 +14,7 @@ from jobs.errors import OutputError
 from jobs.schemas import Result
 
 BUFFER_BYTES = 1 << 20
+_to_json = Result.__pydantic_serializer__.to_json
 
 
 class Sink:
@@ -49,11 +50,15 @@ class Sink:
 
     def write(self, result: Result) -> None:
         """Append one result."""
+        self.write_line(_to_json(result))
+
+    def write_line(self, line: bytes) -> None:
+        """Append one result that is JSON text already."""
         try:
             if self._writer is None:
                 self._open()
             assert self._writer is not None
-            self._writer.write(result)
+            self._writer.write(line)
         except OSError as error:
             raise self._failed(error) from error
 

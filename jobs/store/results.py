@@ -1,7 +1,6 @@
 """Results as they are read: pages in the order of the items, raw rows for export, retries laid over the first job."""
 
 import heapq
-from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
@@ -14,7 +13,7 @@ from jobs.errors import UnknownJob
 from jobs.schemas import Result
 from jobs.store import ids
 from jobs.store.dialect import Database
-from jobs.store.encoding import custom_id
+from jobs.store.encoding import custom_id, embedding
 from jobs.store.jobs import Jobs
 from jobs.store.tables import jobs, results
 from jobs.store.values import ResultRow
@@ -45,15 +44,24 @@ class Results:
 
     def page(self, job_id: str, *, after: int = -1, limit: int = PAGE, status: str | None = None) -> list[Result]:
         """The next results behind item `after`, in order; shorter than `limit` only if there are no more by now."""
+        return results_of(self.rows_after(job_id, after=after, limit=limit, status=status))
+
+    def rows_after(
+        self, job_id: str, *, after: int = -1, limit: int = PAGE, status: str | None = None
+    ) -> list[ResultRow]:
+        """A page as it is stored."""
         values: dict[str, Any] = {"after": after, "most": limit}
         only = ""
         if status is not None:
             values["status"], only = status, "AND status = :status "
-        rows = self._rows(ids.parse(job_id), f"AND seq > :after {only}ORDER BY seq LIMIT :most", values)
-        return results_of(rows)
+        return self._rows(ids.parse(job_id), f"AND seq > :after {only}ORDER BY seq LIMIT :most", values)
 
     def latest(self, job_id: str) -> Iterator[Result]:
         """The results of the first job of a chain of retries, in order, each replaced by its newest retry's."""
+        return (results_of([row])[0] for row in self.latest_rows(job_id))
+
+    def latest_rows(self, job_id: str) -> Iterator[ResultRow]:
+        """The same as they are stored."""
         first, retries = self._db.read(lambda connection: _chain(connection, ids.parse(job_id)))
         newest = {found.custom_id: found for retry in retries for found in self._all(ids.public(retry))}
         there = self._laid_over(ids.public(first), newest)
@@ -71,18 +79,18 @@ class Results:
 
         return self._db.read(work)
 
-    def _all(self, job_id: str) -> Iterator[Result]:
+    def _all(self, job_id: str) -> Iterator[ResultRow]:
         after = -1
-        while found := self.page(job_id, after=after):
+        while found := self.rows_after(job_id, after=after):
             yield from found
             after = found[-1].seq
 
-    def _laid_over(self, job_id: str, newest: dict[str, Result]) -> Iterator[Result]:
+    def _laid_over(self, job_id: str, newest: dict[str, ResultRow]) -> Iterator[ResultRow]:
         for found in self._all(job_id):
             retried = newest.get(found.custom_id)
-            yield found if retried is None else retried.model_copy(update={"seq": found.seq})
+            yield found if retried is None else retried._replace(seq=found.seq)
 
-    def _only_retried(self, job_id: str, newest: dict[str, Result]) -> Iterator[Result]:
+    def _only_retried(self, job_id: str, newest: dict[str, ResultRow]) -> Iterator[ResultRow]:
         """Items that the first job, ended early, has no result of."""
         have: set[int] = set()
         high = 0
@@ -91,7 +99,7 @@ class Results:
                 high = seq + PAGE
                 have = self.have(job_id, seq, high)
             if seq not in have and (found := newest.get(custom_id(seq, line))) is not None:
-                yield found.model_copy(update={"seq": seq})
+                yield found._replace(seq=seq)
 
 
 def results_of(rows: Sequence[ResultRow]) -> list[Result]:
@@ -118,11 +126,7 @@ def _fields(row: ResultRow) -> dict[str, Any]:
 
 def _output(row: ResultRow) -> dict[str, Any] | None:
     output: dict[str, Any] | None = orjson.loads(row.output) if row.output is not None else None
-    if row.vector is None:
-        return output
-    vector = array("f")
-    vector.frombytes(row.vector)
-    return {**(output or {}), "embedding": vector.tolist()}
+    return output if row.vector is None else {**(output or {}), "embedding": embedding(row)}
 
 
 def _chain(connection: Connection, job_id: UUID) -> tuple[UUID, list[UUID]]:
