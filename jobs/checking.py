@@ -92,7 +92,7 @@ class Checker:
         try:
             return parsed, self._many.validate_python(parsed.values)
         except ValidationError as error:
-            bad = {detail["loc"][0] for detail in error.errors(include_url=False, include_context=False)}
+            bad = {int(detail["loc"][0]) for detail in error.errors(include_url=False, include_context=False)}
         problems += [self._invalid(parsed.numbers[at], value) for at, value in enumerate(parsed.values) if at in bad]
         good = parsed.without(bad)
         return good, self._many.validate_python(good.values)
