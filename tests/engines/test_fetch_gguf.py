@@ -1,6 +1,5 @@
 """A GGUF file becomes a folder in which Transformers computes the same and splits text the same."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +34,14 @@ GGUF_NAMES = {
 
 
 @pytest.fixture
-def converted(tmp_path: Path) -> Iterator[tuple[LlamaForCausalLM, Path]]:
+def converted(tmp_path: Path) -> tuple[LlamaForCausalLM, Path]:
     """A small model, and the folder that its GGUF file was turned into, at full precision."""
     model = _llama()
     _gguf(tmp_path / "tiny.gguf", model)
     folder = tmp_path / "out"
     folder.mkdir()
     convert(tmp_path / "tiny.gguf", folder, dtype="float32")
-    yield model, folder
+    return model, folder
 
 
 def test_the_converted_model_computes_exactly_the_same(converted: tuple[LlamaForCausalLM, Path]) -> None:
