@@ -12,7 +12,7 @@ ITEMS_FAILED = 3
 INTERRUPTED = 130
 
 QUIET_GC = (100_000, 20, 50)
-"""Lines and results are many small objects without cycles: the collector's usual thresholds cost a tenth of the time."""
+"""Lines and results are many small objects without cycles: usual thresholds cost a tenth of the time."""
 
 
 def main() -> None:
