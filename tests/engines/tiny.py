@@ -130,7 +130,8 @@ def _gpt2(name: str, folder: Path) -> ModelSpec:
 
 def _qwen2(name: str, folder: Path) -> ModelSpec:
     tokenizer = byte_bpe(folder, end="<|im_end|>", more=["<|im_start|>"], template=CHATML)
-    config = transformers.Qwen2Config(**SIZES, num_key_value_heads=2, **_common(tokenizer), **_ends(tokenizer))
+    common = {**_common(tokenizer), "max_position_embeddings": 4 * POSITIONS}
+    config = transformers.Qwen2Config(**SIZES, num_key_value_heads=2, **common, **_ends(tokenizer))
     return _decoder(name, folder, transformers.Qwen2ForCausalLM(config))
 
 

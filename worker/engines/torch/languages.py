@@ -14,6 +14,7 @@ ar arb_Arab|az azj_Latn|fa pes_Arab|ku kmr_Latn|lv lvs_Latn|mg plt_Latn|mn khk_C
 om gaz_Latn|or ory_Orya|ps pbt_Arab|qu quy_Latn|sq als_Latn|sw swh_Latn|uz uzn_Latn|yi ydd_Hebr|tl tgl_Latn
 fil tgl_Latn|ks kas_Arab|kr knc_Latn|sr srp_Cyrl|yue yue_Hant|ay ayr_Latn|gn grn_Latn|ff fuv_Latn
 zh zho_Hans|zh-cn zho_Hans|zh-sg zho_Hans|zh-tw zho_Hant|zh-hk zho_Hant|zh-mo zho_Hant
+zh-hans zho_Hans|zh-hant zho_Hant
 """
 PREFERRED = dict(row.split(" ") for row in _PREFERRED.strip().replace("\n", "|").split("|"))
 """The variety (NLLB) that a macrolanguage's code means, or the script where a language has several."""
@@ -25,9 +26,10 @@ class Languages:
     def __init__(self, tokens: Mapping[str, int], *, others: tuple[str, ...] = ()) -> None:
         self._tokens = dict(tokens)
         self.codes = tuple(sorted(self._tokens))
-        known = [*self.codes, *others]
-        self._by_code = {_folded(code): code for code in reversed(known)}
-        self._by_name = {name: code for code in reversed(known) if (name := english_name(code))}
+        known = [*others, *self.codes][::-1]  # of several that fit, the first in order is meant
+        self._by_code = {_folded(code): code for code in known}
+        self._by_base = {_base(code): code for code in known}
+        self._by_name = {name: code for code in known if (name := english_name(_base(code)))}
 
     def token(self, code: str) -> int | None:
         """The token that stands for one of the model's own codes."""
@@ -37,12 +39,12 @@ class Languages:
         """The model's own code for an ISO 639 code, a locale or an English name; None: not one of its languages."""
         if not self.codes:
             return None
-        key = _folded(code)
-        for wanted in (key, _folded(PREFERRED.get(key, "")), _folded(PREFERRED.get(key.partition("-")[0], ""))):
-            if wanted in self._by_code:
-                return self._by_code[wanted]
-        name = english_name(code)
-        return self._by_code.get(key.partition("-")[0]) or self._by_name.get(name or "")
+        key, base = _folded(code), _base(code)
+        for wanted in (key, PREFERRED.get(key, ""), PREFERRED.get(base, "")):
+            if _folded(wanted) in self._by_code:
+                return self._by_code[_folded(wanted)]
+        names = (english_name(code) or "", english_name(base) or "")
+        return self._by_base.get(base) or next((self._by_name[name] for name in names if name in self._by_name), None)
 
 
 def languages_of(tokenizer: Any) -> Languages:
@@ -60,3 +62,7 @@ def languages_of(tokenizer: Any) -> Languages:
 
 def _folded(code: str) -> str:
     return code.strip().lower().replace("_", "-")
+
+
+def _base(code: str) -> str:
+    return _folded(code).partition("-")[0]
