@@ -1,5 +1,6 @@
 """What Celery's worker starts and stops for Textmill: the check that it fits, and the machine."""
 
+import gc
 import os
 import time
 from typing import Any
@@ -9,6 +10,7 @@ from celery.concurrency.thread import TaskPool
 from celery.worker.state import maybe_shutdown
 
 from jobs.errors import SchemaOutdated, StoreUnavailable, TextmillError
+from jobs.tasks import all_tasks
 from worker.backoff import backoff
 from worker.machine import Machine, log
 from worker.watchdog import UNFIT
@@ -56,6 +58,8 @@ class Mill(bootsteps.StartStopStep):  # type: ignore[misc]
             _wait_for_schema(self._machine)
         except SchemaOutdated as error:
             raise _unfit_exit(error) from error
+        all_tasks()  # imports them now, not in the first job's time
+        _calm_the_collector()
         self._machine.start()
         signals.task_received.connect(self._on_hint, weak=False)
         log.info("worker %s on %s serves %s", _machine.id, _machine.device.name, ", ".join(_machine.queues))
@@ -93,6 +97,14 @@ def unfit(conf: Any, pool: Any, concurrency: Any, autoscale: Any = None) -> list
     if visible < LEAST_VISIBILITY_S:
         problems.append(f"visibility_timeout is {visible} s; at least {LEAST_VISIBILITY_S} s")
     return problems
+
+
+def _calm_the_collector() -> None:
+    """Thousands of items are alive at any time, and none of them in a cycle: looking through them for cycles took a
+    third of the time around the model."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _wait_for_schema(made: Machine) -> None:

@@ -7,7 +7,15 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
-from jobs.errors import InvalidParams, ModelFailed, ModelMismatch, StoreUnavailable, UnknownModel, UnknownTask
+from jobs.errors import (
+    InvalidParams,
+    ModelFailed,
+    ModelMismatch,
+    StoreUnavailable,
+    TextmillError,
+    UnknownModel,
+    UnknownTask,
+)
 from jobs.settings import Settings
 from jobs.store import Store
 from jobs.store.values import Claim
@@ -115,7 +123,7 @@ class Reader:
         wait = FIRST_LOOK_S
         while not self._over():
             self._sleep(wait)
-            if self._read_some():
+            if self._is_work() and self._read_some():
                 return True
             if self._in_hand:
                 dry_at = time.monotonic()
@@ -123,6 +131,12 @@ class Reader:
                 return False
             wait = min(LAST_LOOK_S, wait * 2)
         return True
+
+    def _is_work(self) -> bool:
+        """A look that takes no lock: on SQLite a claim would stand in the way of the writer."""
+        with suppress(StoreUnavailable):
+            return any(self._store.chunks.ready(queue, 1) for queue in self._queues)
+        return False
 
     def _read_some(self) -> bool:
         """Claim once and prepare what came; whether anything did."""
@@ -199,6 +213,14 @@ class Reader:
         if ready:
             self._feed.put(chunks[0].claim.model, ready)
         self._lines.trim()
+        self._record(chunks)
+
+    def _record(self, chunks: Sequence[Held]) -> None:
+        """What the jobs run with, noted while the device is at work."""
+        for held in chunks:
+            if held.in_force is not None:
+                with suppress(TextmillError):  # worth no second try
+                    self._store.jobs.record(held.claim.job_id, dict(held.in_force))
 
     def _fetch(self, claims: Sequence[Claim]) -> None:
         missing = self._lines.missing(claims)

@@ -5,7 +5,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 from jobs.errors import ItemErrorCode, StoreUnavailable, TextmillError
@@ -235,25 +234,17 @@ class Writer:
 
     def _finish(self, ended: Sequence[Held]) -> None:
         """Finishing is a later transaction: two last chunks that commit together each see the other as running."""
-        jobs = self._store.jobs
-        for held in ended:
-            if held.in_force is not None:
-                self._try(partial(jobs.record, held.claim.job_id, dict(held.in_force)))
         for job_id in dict.fromkeys(held.claim.job_id for held in ended):
             if not self._in_hand.has_job(job_id):
-                self._try(partial(jobs.finish, job_id))
+                try:
+                    self._store.jobs.finish(job_id)
+                except TextmillError as error:
+                    log.warning("%s is left to upkeep: %s", job_id, error)
 
     def _release(self, held: Held, error: str | None = None) -> None:
         tokens = {held.claim.chunk_id: held.claim.token}
         delay = RETRY_AFTER_S * (held.claim.errors + 1) if error else 0.0
         self._patiently(lambda: self._store.chunks.release(tokens, error=error, delay_s=delay), "releasing a chunk")
-
-    def _try(self, call: Callable[[], object]) -> None:
-        """Once: upkeep repeats it."""
-        try:
-            call()
-        except TextmillError as error:
-            log.warning("left to upkeep: %s", error)
 
     def _patiently(self, call: Callable[[], object], what: str) -> None:
         """Until the database answers; a lease that ends in the meantime does the same in the end."""

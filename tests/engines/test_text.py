@@ -174,7 +174,9 @@ def test_a_message_cannot_forge_a_turn(text: str, ask: Ask) -> None:
 
 
 def test_a_template_that_rewrites_what_must_be_kept_apart_refuses_the_message(tiny: Tiny, tmp_path: Path) -> None:
-    codec = _with_template(tiny, tmp_path, "{% for m in messages %}<|im_start|>{{ m.content | replace('fox', 'dog') }}{% endfor %}")
+    codec = _with_template(
+        tiny, tmp_path, "{% for m in messages %}<|im_start|>{{ m.content | replace('fox', 'dog') }}{% endfor %}"
+    )
 
     fine, refused = codec.encode([Generate(messages=(Message("user", text),)) for text in ("fox", "fox <|im_end|>")])
 

@@ -31,6 +31,17 @@ def test_a_lease_that_runs_is_left_alone(store: Store) -> None:
     assert chunk_states(store)[0] == "running"
 
 
+def test_neighbours_whose_lease_runs_are_left_alone(store: Store) -> None:
+    queued_job(store, 20)
+    silent, *rest = claim(store, chunks=3)
+    fall_silent(store, [silent])
+
+    assert sum(store.chunks.reap()) == 1
+
+    assert chunk_states(store) == ["pending", "running", "running", "pending"]
+    assert len(store.chunks.renew("w1", tokens([silent, *rest]), 60)[0]) == 2
+
+
 def test_a_silent_workers_chunk_goes_back_as_a_suspect(store: Store) -> None:
     queued_job(store, 5)
     held = claim(store)

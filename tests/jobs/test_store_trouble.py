@@ -167,6 +167,20 @@ def test_an_outside_lock_on_sqlite_is_waited_for(sqlite_url: str) -> None:
     store.close()
 
 
+def test_a_write_on_sqlite_takes_its_lock_before_it_reads(sqlite_url: str) -> None:
+    store = Store.open(sqlite_url)
+    outside = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None, timeout=0)
+
+    def work(_: Connection) -> None:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            outside.execute("BEGIN IMMEDIATE")
+
+    store._db.write(work)
+    outside.execute("BEGIN IMMEDIATE")
+    outside.close()
+    store.close()
+
+
 def test_a_full_disk_on_sqlite_rolls_back_and_goes_on_when_there_is_room(sqlite_url: str) -> None:
     store = Store.open(sqlite_url)
     job = queued_job(store, 5)

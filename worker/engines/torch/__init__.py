@@ -18,6 +18,7 @@ from worker.engines.torch.causal import CausalCodec, CausalNet
 from worker.engines.torch.encoder import EncoderCodec, EncoderNet
 from worker.engines.torch.generation import Ask
 from worker.engines.torch.memory import device_of, errors_mapped, reclaim
+from worker.engines.torch.sentences import sentences_of
 from worker.engines.torch.seq2seq import Seq2SeqCodec, Seq2SeqNet
 
 CPU_BATCH_TOKENS = 2048
@@ -44,7 +45,10 @@ class TorchEngine:
         return made(spec, folder)
 
     def size(self, spec: ModelSpec) -> int:
-        return loading.bytes_of(self._folder(spec), spec.dtype or "float32")
+        folder = self._folder(spec)
+        return loading.bytes_of(
+            folder if spec.head == "generate" else sentences_of(folder).folder, spec.dtype or "float32"
+        )
 
     def load(self, spec: ModelSpec, codec: EngineCodec, room: Room) -> Model:
         if not isinstance(codec, EncoderCodec | CausalCodec | Seq2SeqCodec):

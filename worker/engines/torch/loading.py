@@ -148,7 +148,8 @@ def failures(spec: ModelSpec) -> Iterator[None]:
 def _homes(folder: Path) -> list[Path]:
     """Where a model's files may really lie: in its folder, or where the Hub's cache keeps what snapshots link to."""
     home = folder.resolve()
-    return [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
+    caches = [parent.parent / "blobs" for parent in home.parents[:2] if parent.name == "snapshots"]
+    return [home, *caches]
 
 
 def _auto_class(spec: ModelSpec, config: Any) -> Any:
