@@ -1,4 +1,4 @@
-"""Decoder-only models: the same text whatever the company, draws that no neighbour touches, likelihoods that are true."""
+"""Decoder-only models: the same text whatever the company, draws that no neighbour touches, true likelihoods."""
 
 from pathlib import Path
 from typing import Any
@@ -356,8 +356,7 @@ def test_logits_that_are_no_numbers_fail_their_items(tiny: Tiny) -> None:
     assert isinstance(bad, Failed)
     assert bad.code == "model_error"
     assert isinstance(scores[0], Failed)
-    if poisoned not in subject.codec.encode([requests[1]])[0].payload.ids:  # type: ignore[union-attr]
-        assert isinstance(good, Generated)
+    assert isinstance(good, Generated)
 
 
 def test_without_the_mask_company_changes_the_text(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

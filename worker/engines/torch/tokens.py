@@ -155,7 +155,9 @@ class PieceTokens:
         return self._plain(text).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode([number for number in ids if number not in self.control])
+        # M2M100's languages are no special tokens to its own tokenizer (Transformers 5.23).
+        said = [number for number in ids if number not in self.control]
+        text: str = self._tokenizer.decode(said, skip_special_tokens=True)
         return text
 
     def _plain(self, text: str) -> Plain:
