@@ -72,6 +72,11 @@ def part(held: Claim, seqs: Iterable[int]) -> Save:
     return Save(held.chunk_id, held.token, [ok(seq) for seq in seqs], done=False)
 
 
+def complete(store: Store, held: Claim) -> None:
+    """Save results of all its items."""
+    store.chunks.save([done(held)])
+
+
 def tokens(held: Iterable[Claim]) -> dict[int, str]:
     return {claimed.chunk_id: claimed.token for claimed in held}
 

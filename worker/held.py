@@ -58,8 +58,8 @@ class Held:
         self.overrides: dict[int, Any] = {}
         """Params of the items that bring their own."""
         self.kept: list[str | None] | None = None
-        self.left = 0
-        """Items without a row."""
+        self.left = claim.seq_hi - claim.seq_lo
+        """Items without a row: all of them until the chunk is prepared, so that none counts as done by mistake."""
         self.rows: list[ResultRow] = []
         """Not saved yet."""
         self.rows_since = math.inf

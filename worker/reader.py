@@ -200,7 +200,10 @@ class Reader:
 
     def _prepare_all(self, chunks: Sequence[Held]) -> None:
         """Chunks of one model; the first of them are on the device while the last are still being prepared."""
-        self._fetch([held.claim for held in chunks])
+        if not self._fetch([held.claim for held in chunks]):
+            for held in chunks:
+                self._writer.give_back(held)
+            return
         ready: list[Lot] = []
         for held in chunks:
             if held.gone:
@@ -222,17 +225,20 @@ class Reader:
                 with suppress(TextmillError):  # worth no second try
                     self._store.jobs.record(held.claim.job_id, dict(held.in_force))
 
-    def _fetch(self, claims: Sequence[Claim]) -> None:
+    def _fetch(self, claims: Sequence[Claim]) -> bool:
+        """Have the blocks of these claims at hand. False: the shift was told to stop first."""
         missing = self._lines.missing(claims)
         for wait in backoff():
-            if not missing or self._stop.is_set():
-                return
+            if not missing:
+                break
             try:
                 self._lines.add(self._store.chunks.blocks(missing))
-                return
+                break
             except StoreUnavailable as error:
                 log.warning("reading items: %s", error)
-            self._stop.wait(wait)
+            if self._stop.wait(wait):
+                return False
+        return True
 
     def _prepared(self, held: Held) -> list[Work]:
         claim = held.claim

@@ -28,6 +28,7 @@ class Watchdog:
         self._tell, self._leave = tell, leave
         self._lock = threading.Lock()
         self._watched: dict[object, tuple[str, float]] = {}
+        self._armed: float | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -44,9 +45,12 @@ class Watchdog:
     @contextlib.contextmanager
     def watch(self, what: str, limit_s: float) -> Iterator[None]:
         """What runs inside must be over within the limit, or the process ends with `HUNG`."""
-        token = object()
+        token, until = object(), time.monotonic() + limit_s
         with self._lock:
-            self._watched[token] = (what, time.monotonic() + limit_s)
+            self._watched[token] = (what, until)
+            # Its own next look may come too late: what runs now may take the interpreter lock and keep it.
+            if self._armed is None or until < self._armed:
+                self._arm(until)
         try:
             yield
         finally:
@@ -70,18 +74,18 @@ class Watchdog:
                 faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr, all_threads=True)
                 self.end(HUNG, f"no progress in time: {late}")
                 return
-            self._arm()
+            with self._lock:
+                self._arm(min((until for _, until in self._watched.values()), default=None))
 
     def _late(self) -> str | None:
         now = time.monotonic()
         with self._lock:
             return next((what for what, until in self._watched.values() if now > until), None)
 
-    def _arm(self) -> None:
+    def _arm(self, nearest: float | None) -> None:
         """Set faulthandler's timer past the nearest limit; a thread that keeps the interpreter lock cannot move it."""
-        with self._lock:
-            nearest = min((until for _, until in self._watched.values()), default=None)
         faulthandler.cancel_dump_traceback_later()
+        self._armed = nearest
         if nearest is not None and self._leave is os._exit:
             wait = max(0.1, nearest - time.monotonic()) + GIL_GRACE_S
             faulthandler.dump_traceback_later(wait, exit=True, file=sys.__stderr__ or sys.stderr)

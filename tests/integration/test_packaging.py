@@ -108,7 +108,11 @@ def test_an_older_python_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["demo", "test", "check", "bench", "constraints"])
 def test_no_make_target_depends_on_where_the_checkout_lies(target: str) -> None:
     done = subprocess.run(
-        ["make", "--dry-run", "--always-make", target], capture_output=True, check=False, text=True, cwd=ROOT
+        ["make", "--no-print-directory", "--dry-run", "--always-make", target],
+        capture_output=True,
+        check=False,
+        text=True,
+        cwd=ROOT,
     )
 
     assert done.returncode == 0, done.stderr

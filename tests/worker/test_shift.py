@@ -6,6 +6,7 @@ import time
 import orjson
 import pytest
 
+from jobs.errors import StoreUnavailable
 from jobs.states import JobState
 from jobs.store import Store
 from jobs.store.values import Save
@@ -295,3 +296,28 @@ def _until(true: object, timeout_s: float = 10.0) -> None:
     while not true():  # type: ignore[operator]
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
+
+
+def test_chunks_whose_items_cannot_be_read_go_back_whole(
+    store: Store, make_shift: MakeShift, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = submit(store, 60, per_chunk=20)
+    asked = threading.Event()
+
+    def unavailable(_: object) -> None:
+        asked.set()
+        raise StoreUnavailable("the database is away")
+
+    shift = make_shift()
+    with monkeypatch.context() as patch:
+        patch.setattr(store.chunks, "blocks", unavailable)
+        running = threading.Thread(target=shift.run)
+        running.start()
+        asked.wait(10)
+        shift.stop(5.0)
+        running.join()
+
+    assert column(store, "SELECT state FROM chunks") == ["pending"] * 3
+    assert column(store, "SELECT errors + crashes FROM chunks") == [0] * 3
+    make_shift().run()
+    check(store, job_id)
