@@ -112,7 +112,7 @@ def test_a_run_killed_while_it_reads_goes_on_with_one_job(home: Home) -> None:
 
 
 def test_ctrl_c_keeps_the_job_and_the_same_command_goes_on(home: Home) -> None:
-    model, n = home.slow_model(), 200
+    model, n = home.slow_model(), 400
     command = ["run", "classify", home.texts("texts.txt", n), "-o", "out.jsonl", "--model", model]
     running = home.start(*command)
     poll(lambda: home.done() > 0)
@@ -142,7 +142,7 @@ def test_sigterm_is_as_polite_as_ctrl_c_and_leaves_no_process(home: Home) -> Non
 
 def test_a_killed_worker_is_started_again_within_the_run(home: Home) -> None:
     home.env["TEXTMILL_LEASE_S"] = "2"
-    model, n = home.slow_model(), 200
+    model, n = home.slow_model(), 400
     running = home.start("run", "classify", home.texts("texts.txt", n), "-o", "out.jsonl", "--model", model)
     poll(lambda: home.done() > 0)
     worker = home.worker()
