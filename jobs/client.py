@@ -168,15 +168,23 @@ class Client:
         digest = _request_hash(spec, source, on_invalid)
         intake = Intake(task, spec, source, settings=self._settings, on_invalid=on_invalid)
         try:
-            intake.begin()
-            job, created = self._store.jobs.create(spec, request_hash=digest, model_revision=served.revision)
-            loaded = self._fill(job, spec, intake, created) if job.state is JobState.LOADING else None
+            whole = intake.begin()
+            job, created = self._store.jobs.create(
+                spec, request_hash=digest, model_revision=served.revision, whole=whole
+            )
+            loaded = None
+            if job.state is JobState.LOADING:
+                loaded = self._fill(job, spec, intake, created)
+            elif created:
+                loaded = intake.loaded(job.counts.total)
         finally:
             intake.close()
+        if loaded is not None:
+            self._hint(job.queue)
         return JobHandle(self._store, job.id, loaded)
 
     def _fill(self, job: Job, spec: JobSpec, intake: Intake, created: bool) -> Loaded | None:
-        """Load and seal a job, then tell a worker. None: somebody else with the same key did."""
+        """Load and seal a job. None: somebody else with the same key did."""
         try:
             loaded = intake.load(self._store, job.id, resumed=not created)
             self._store.jobs.seal(job.id)
@@ -187,7 +195,6 @@ class Client:
         except BaseException as error:
             self._abandon(job, spec, error)
             raise
-        self._hint(job.queue)
         return loaded
 
     def _hint(self, queue: str) -> None:

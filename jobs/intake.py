@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, NamedTuple, Protocol
 
 from jobs.blocks import build_block, parse_block
@@ -70,22 +71,26 @@ class Intake:
         self._ids = CustomIds()
         self._refusals = Refusals(settings.home / "reports")
         self._runs = self._read()
-        self._ahead: Run | None = None
+        self._ahead: list[Run] = []
 
-    def begin(self) -> None:
-        """Read the first items, so that a wrong input costs no job. Raises InvalidInput, InvalidItems."""
-        self._ahead = next(self._runs, None)
+    def begin(self) -> tuple[NewBlock, ...]:
+        """Read the first items, so that a wrong input costs no job; all of them in one block, if no more follow.
+
+        Raises InvalidInput, InvalidItems.
+        """
+        self._ahead = list(islice(self._runs, 2))
         if self._refusals.total and self._reject:
             self._refuse()
-        if self._ahead is None:
+        if not self._ahead:
             raise InvalidInput(self._nothing())
+        return (_block(self._ahead[0]),) if len(self._ahead) == 1 else ()
 
     def load(self, store: Stored, job_id: str, *, resumed: bool = True) -> Loaded:
         """Store the items in the job; blocks that are there already are left alone. Not `resumed`: the job is new.
 
         Raises InvalidItems when lines are refused, and InvalidState when the job holds other items.
         """
-        if self._ahead is None:
+        if not self._ahead:
             self.begin()
         there = {seq_lo: digest for seq_lo, _, digest in (store.jobs.loaded(job_id) if resumed else ())}
         count = 0
@@ -103,6 +108,10 @@ class Intake:
             store.jobs.append(job_id, batch)
         if max(there, default=-1) >= count:
             raise InvalidState(f"{job_id} was begun with more items than this input has ({count:,})")
+        return self.loaded(count)
+
+    def loaded(self, count: int) -> Loaded:
+        """What became of the input, now that `count` items of it are stored."""
         self._refusals.close()
         report = str(self._refusals.report) if self._refusals.report else None
         return Loaded(count, tuple(self._refusals.first), self._refusals.total, report)
@@ -113,9 +122,8 @@ class Intake:
         self._ids.close()
 
     def _all_runs(self) -> Iterator[Run]:
-        """The run read ahead, then the others. Ends in InvalidItems at the first refused line, once all are listed."""
-        if self._ahead is not None:
-            yield self._ahead
+        """The runs read ahead, then the others. Ends in InvalidItems at the first refused line, once all are listed."""
+        yield from self._ahead
         for run in self._runs:
             if self._refusals.total and self._reject:
                 break

@@ -104,7 +104,7 @@ def _calm_the_collector() -> None:
     third of the time around the model."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(100_000, 20, 50)
 
 
 def _wait_for_schema(made: Machine) -> None:

@@ -1,6 +1,5 @@
 """One worker process, wired: store, device, models, and the one shift that runs at a time."""
 
-import gc
 import logging
 import math
 import os
@@ -26,9 +25,6 @@ from worker.shift import Shift, Tally
 from worker.watchdog import Watchdog
 
 log = logging.getLogger("textmill.worker")
-
-QUIET_GC = (100_000, 20, 50)
-"""Items in flight are many small objects without cycles: the collector's usual thresholds cost a tenth of the time."""
 
 BEAT_S = 5.0
 """Between two reports of being alive."""
@@ -63,7 +59,6 @@ class Machine:
 
     def start(self) -> None:
         """Heartbeat, upkeep and idle claims, each in a thread."""
-        gc.set_threshold(*QUIET_GC)
         self.watchdog.start()
         self._upkeep.start()
         for name, target in (("idle", self._look_for_work), ("heartbeat", self._beat_on)):

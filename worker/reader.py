@@ -41,6 +41,8 @@ LINGER_S = 0.2
 """How long a shift that ran out of work looks for more."""
 FIRST_LOOK_S, LAST_LOOK_S = 0.005, 0.1
 """Waits between looks at an empty queue, doubled each time."""
+LINGER_LOOK_S = 0.01
+"""The longest of these waits while the device is idle: Celery delivers no hint before the shift ends."""
 CANNOT_RUN = (UnknownTask, UnknownModel, ModelMismatch, ModelFailed, InvalidParams)
 """What fails a whole job: it would be the same for each of its chunks."""
 
@@ -129,7 +131,7 @@ class Reader:
                 dry_at = time.monotonic()
             elif time.monotonic() >= dry_at + LINGER_S:
                 return False
-            wait = min(LAST_LOOK_S, wait * 2)
+            wait = min(LAST_LOOK_S if self._in_hand else LINGER_LOOK_S, wait * 2)
         return True
 
     def _is_work(self) -> bool:

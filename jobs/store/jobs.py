@@ -27,12 +27,21 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def create(self, spec: JobSpec, *, request_hash: bytes, model_revision: str | None = None) -> tuple[Job, bool]:
+    def create(
+        self,
+        spec: JobSpec,
+        *,
+        request_hash: bytes,
+        model_revision: str | None = None,
+        whole: Sequence[NewBlock] = (),
+    ) -> tuple[Job, bool]:
         """A job in `loading`, and True; or the one made before with this tenant and idempotency key, and False.
 
+        `whole`: all its items; a new job then holds them and is `queued`, in one transaction instead of three.
         Raises IdempotencyConflict when the key was used for a request of another hash.
         """
         values = rows.columns(spec, request_hash, model_revision)
+        n_items = rows.check_whole(whole)
 
         def work(connection: Connection) -> tuple[Job, bool]:
             connection.execute(
@@ -45,7 +54,12 @@ class Jobs:
             )
             if row is None or bytes(row.request_hash) != request_hash:
                 raise IdempotencyConflict(f"idempotency key {spec.idempotency_key!r} was used for another request")
-            return progress.read(connection, [row])[0], row.id == values["id"]
+            created = row.id == values["id"]
+            if created and whole and row.state == JobState.LOADING:
+                rows.insert_blocks(connection, row, whole)
+                self._seal(connection, row, n_items, sum(len(block.chunks) for block in whole))
+                return rows.read(connection, row.id), True
+            return progress.read(connection, [row])[0], created
 
         return self._db.write(work)
 
@@ -86,7 +100,7 @@ class Jobs:
             job = rows.locked(connection, job_id)
             if job.sealed_at is None:
                 rows.require(job, job.state == JobState.LOADING, "cannot be sealed")
-                self._seal(connection, job)
+                self._seal(connection, job, rows.gapless(connection, job), rows.count_chunks(connection, job.id))
             return rows.read(connection, job.id)
 
         return self._db.write(work)
@@ -230,9 +244,7 @@ class Jobs:
     def _blocks_after(self, job: UUID, after: int) -> Sequence[Any]:
         return self._db.read(lambda connection: rows.blocks_after(connection, job, after, LINES_AT_ONCE))
 
-    def _seal(self, connection: Connection, job: Row[Any]) -> None:
-        n_items = rows.gapless(connection, job)
-        n_chunks = rows.count_chunks(connection, job.id)
+    def _seal(self, connection: Connection, job: Row[Any], n_items: int, n_chunks: int) -> None:
         values = {"n_items": n_items, "n_chunks": n_chunks, "state": JobState.QUEUED, "sealed_at": now()}
         if job.control == Control.RUN:
             values["turn"] = turns.release(connection, job)

@@ -94,6 +94,17 @@ def check_partition(block: NewBlock) -> None:
         raise ValueError(f"chunks of the block at item {block.seq_lo} end at {at}")
 
 
+def check_whole(whole: Sequence[NewBlock]) -> int:
+    """How many items these blocks hold together. Raises ValueError unless they follow each other from item 0 on."""
+    at = 0
+    for block in whole:
+        if block.seq_lo != at:
+            raise ValueError(f"the block at item {block.seq_lo} does not follow item {at}")
+        check_partition(block)
+        at += block.n_items
+    return at
+
+
 def known_blocks(connection: Connection, job_id: UUID, starts: Sequence[int]) -> dict[int, bytes]:
     """Hashes by `seq_lo` of those of these blocks that are there."""
     wanted = select(blocks.c.seq_lo, blocks.c.sha256).where(blocks.c.job_id == job_id, blocks.c.seq_lo.in_(starts))

@@ -389,7 +389,7 @@ def test_without_redis_a_submit_is_warned_of_once_and_quick(
     assert len([record for record in caplog.records if "no hint was sent" in record.message]) == 1
 
 
-def test_a_small_job_takes_three_commits_and_no_more(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_job_takes_one_commit(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     commits: list[object] = []
     write = client._store._db.write
 
@@ -399,9 +399,13 @@ def test_a_small_job_takes_three_commits_and_no_more(client: Client, monkeypatch
 
     monkeypatch.setattr(client._store._db, "write", counted)
 
-    client.submit("classify", ["a"], model="fake")
+    handle = client.submit("classify", ["a", "b"], model="fake", idempotency_key="k")
+    again = client.submit("classify", ["a", "b"], model="fake", idempotency_key="k")
 
-    assert len(commits) == 3
+    assert handle.refresh().state is JobState.QUEUED
+    assert handle.loaded == intake.Loaded(2)
+    assert (again.id, again.loaded) == (handle.id, None)
+    assert len(commits) == 2
 
 
 def test_a_client_opens_the_home_of_its_settings(settings: MakeSettings) -> None:

@@ -56,6 +56,27 @@ def test_an_idempotency_key_of_another_request_is_refused(store: Store) -> None:
         store.jobs.create(spec(idempotency_key="k"), request_hash=b"b")
 
 
+def test_a_job_that_brings_all_its_items_is_queued_at_once(store: Store) -> None:
+    whole = [block(0, 7), block(7, 3)]
+    wanted = spec(idempotency_key="k")
+
+    job, created = store.jobs.create(wanted, request_hash=b"h", whole=whole)
+    same, again = store.jobs.create(wanted, request_hash=b"h", whole=whole)
+
+    assert (created, again, same.id) == (True, False, job.id)
+    assert (job.state, job.counts.total, len(chunk_states(store))) == (JobState.QUEUED, 10, 3)
+    run_dry(store)
+    assert store.jobs.get(job.id).counts.ok == 10
+    assert store.check() == []
+
+
+def test_items_brought_along_must_follow_each_other(store: Store) -> None:
+    with pytest.raises(ValueError, match="at item 8 does not follow item 7"):
+        store.jobs.create(spec(), request_hash=b"h", whole=[block(0, 7), block(8, 3)])
+
+    assert store.jobs.list() == []
+
+
 def test_jobs_without_a_key_are_never_the_same(store: Store) -> None:
     first, second = loading_job(store), loading_job(store)
 

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from jobs.errors import InvalidSettings, SchemaOutdated, StoreUnavailable
+from jobs.states import JobState
 from jobs.store import Store
-from tests.rows import chunk_states, claim, done, loading_job, ok, part, queued_job, rows
+from tests.rows import block, chunk_states, claim, done, loading_job, ok, part, queued_job, rows, spec
 from tests.servers import Postgres, Proxy, free_port
 
 
@@ -73,6 +74,17 @@ def test_a_job_is_made_once_when_the_answer_is_lost(far_store: Store, proxy: Pro
     job = loading_job(far_store)
 
     assert far_store.jobs.list()[0].id == job.id
+    assert len(far_store.jobs.list()) == 2
+
+
+def test_a_job_with_its_items_is_made_once_when_the_answer_is_lost(far_store: Store, proxy: Proxy) -> None:
+    loading_job(far_store)
+
+    proxy.cut_at(b"COMMIT", delivered=True)
+    job, created = far_store.jobs.create(spec(), request_hash=b"h", whole=[block(0, 10)])
+
+    assert (job.state, created) == (JobState.QUEUED, True)
+    assert chunk_states(far_store) == ["pending"] * 2
     assert len(far_store.jobs.list()) == 2
 
 
