@@ -262,7 +262,7 @@ class Writer:
 
 
 def _counts(held: Held) -> tuple[int, int]:
-    return len(held.rows), sum(row.status == "error" for row in held.rows)
+    return len(held.rows), [row.status for row in held.rows].count("error")
 
 
 def _nothing(_: object) -> None:

@@ -20,6 +20,8 @@ STALE_S = 86_400.0
 """Kept pipes of this age were left by a process that was killed."""
 NOTICE_S = 5.0
 """A reading that takes longer says how far it is, this often."""
+LONG_LINES = 5000
+"""An input of more lines is long: what comes after the reading may be made ready meanwhile."""
 SHOWN = 10
 """Skipped lines that are shown one by one."""
 BLOCK_BYTES = 1 << 20
@@ -64,19 +66,24 @@ class Renamed:
 
 
 class Noticed:
-    """A source that says now and then how much of it was read."""
+    """A source that says now and then how much of it was read, and `on_long` once when it turns out to be long."""
 
-    def __init__(self, source: "Source", say: Callable[[str], None]) -> None:
-        self._source, self._say = source, say
+    def __init__(
+        self, source: "Source", say: Callable[[str], None], *, on_long: Callable[[], object] = lambda: None
+    ) -> None:
+        self._source, self._say, self._on_long = source, say, on_long
         self.fingerprint, self.locate = source.fingerprint, source.locate
 
     def __iter__(self) -> "Iterator[Line]":
         due = time.monotonic() + NOTICE_S
         for number, line in self._source:
             yield number, line
-            if number % 1000 == 0 and time.monotonic() > due:
-                due = time.monotonic() + NOTICE_S
-                self._say(f"reading the input: {number:,} lines so far")
+            if number % 1000 == 0:
+                if number == LONG_LINES:
+                    self._on_long()
+                if time.monotonic() > due:
+                    due = time.monotonic() + NOTICE_S
+                    self._say(f"reading the input: {number:,} lines so far")
 
 
 def skipped(loaded: "Loaded | None") -> str | None:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +19,7 @@ from jobs.cli.session import registry, store
 from jobs.cli.summary import interrupted, summary
 from jobs.client import Client
 from jobs.corpus import Fields
+from jobs.errors import TextmillError
 from jobs.local.embedded import attend, mill
 from jobs.local.mill import Mill
 from jobs.schemas import Job
@@ -78,13 +79,12 @@ class LocalRun:
             self._reporter.close()
 
     def _see_through(self, client: Client, store: Store, settings: Settings, sink: "Sink") -> int:
-        handle, job = self._submit(client, store, settings)
-        export = output.Export(handle, sink)
-        if job.state.final:
-            return self._finish(job, export)
         machine = mill(settings, store, role="run", say=self._reporter.note)
         try:
-            job = self._follow(handle, machine, export)
+            handle, job = self._submit(client, store, settings, machine)
+            export = output.Export(handle, sink)
+            if not job.state.final:
+                job = self._follow(handle, machine, export)
             return self._finish(job, export)
         except KeyboardInterrupt:
             self._say_goodbye(machine, settings)
@@ -93,7 +93,7 @@ class LocalRun:
             sink.discard()
             machine.stop()
 
-    def _submit(self, client: Client, store: Store, settings: Settings) -> "tuple[JobHandle, Job]":
+    def _submit(self, client: Client, store: Store, settings: Settings, machine: Mill) -> "tuple[JobHandle, Job]":
         """The job of this very command: the one it left behind, or a new one."""
         wish = self._wish
         fields = Fields(main=self._task.main_field, text=wish.text_field, id=wish.id_field)
@@ -101,7 +101,8 @@ class LocalRun:
             model = choose(store, client.registry, self._task, wish.model)
             key = self._key(model, source.fingerprint())
             for attempt in itertools.count(1):
-                handle = self._submit_one(client, model, source, key if attempt == 1 else f"{key}-{attempt}")
+                noticed = Noticed(source, self._reporter.note, on_long=lambda: _begin(machine))
+                handle = self._submit_one(client, model, noticed, key if attempt == 1 else f"{key}-{attempt}")
                 self._job = job = handle.refresh()
                 if job.state not in TRY_AGAIN:
                     break
@@ -113,7 +114,7 @@ class LocalRun:
     def _submit_one(self, client: Client, model: str, source: "Source", key: str) -> "JobHandle":
         return client.submit(
             self._task.name,
-            Noticed(source, self._reporter.note),
+            source,
             model=model,
             params=self._params,
             priority=self._wish.priority,
@@ -172,6 +173,12 @@ class LocalRun:
             self._reporter.note(
                 f"stopping; the worker may finish what it holds ({settings.grace_s:g} s at most, Ctrl-C ends it now)"
             )
+
+
+def _begin(machine: Mill) -> None:
+    """Start the worker while the input is still being read. What goes wrong shows when it is waited for."""
+    with suppress(TextmillError):
+        machine.try_start()
 
 
 @contextmanager

@@ -82,7 +82,9 @@ def _settle(database: Database, connection: Connection, chunk: Row[Any], back: C
         _split(connection, chunk, unfinished, back)
         return "split"
     if unfinished:
-        saving.insert(database, connection, [(chunk.job_id, *_poison(connection, chunk, unfinished[0]))])
+        saving.insert(
+            database, connection, [(saving.bound(database, chunk.job_id), *_poison(connection, chunk, unfinished[0]))]
+        )
     _change(
         connection,
         chunk,

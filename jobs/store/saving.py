@@ -1,7 +1,7 @@
 """Saving results: the guarded UPDATE first, then the rows of what it let through, in one transaction."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count
+from itertools import chain, count
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,12 @@ from jobs.store.values import ResultRow, Save
 COLUMNS = ("job_id", *ResultRow._fields)
 _COPY = f"COPY results ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)"
 _COPY_TYPES = ("uuid", "int8", "text", "text", "text", "bytea", "text", "text", "int4", "int4", "int4", "int4", "text")
-_INSERT = f"INSERT INTO results ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+_VALUES = f"({', '.join('?' * len(COLUMNS))})"
+_INSERT = f"INSERT INTO results ({', '.join(COLUMNS)}) VALUES "
+ROWS_AT_ONCE = 32_766 // len(COLUMNS)
+"""Rows of one INSERT on SQLite, by the parameters it takes: one call for many rows runs without the interpreter's lock,
+where a call for each row would fight for it."""
+_INSERT_MANY = _INSERT + ", ".join([_VALUES] * ROWS_AT_ONCE)
 
 _GUARDED = """
     UPDATE chunks SET
@@ -47,15 +52,22 @@ def save(database: Database, saves: Sequence[Save]) -> set[int]:
 
 
 def insert(database: Database, connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
-    """Write rows of `COLUMNS`, below SQLAlchemy's row layer."""
+    """Write rows of `COLUMNS`, the job's id `bound`, below SQLAlchemy's row layer."""
     driver: Any = connection.connection.driver_connection
     if database.dialect == "sqlite":
-        driver.executemany(_INSERT, ((row[0].hex, *row[1:]) for row in rows)).close()
+        _insert_sqlite(driver, list(rows))
         return
     with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
         copy.set_types(_COPY_TYPES)
         for row in rows:
             copy.write_row(row)
+
+
+def _insert_sqlite(driver: Any, rows: Sequence[tuple[Any, ...]]) -> None:
+    whole = len(rows) - len(rows) % ROWS_AT_ONCE
+    for at in range(0, whole, ROWS_AT_ONCE):
+        driver.execute(_INSERT_MANY, list(chain.from_iterable(rows[at : at + ROWS_AT_ONCE]))).close()
+    driver.executemany(_INSERT + _VALUES, rows[whole:]).close()
 
 
 def _merged(saves: Sequence[Save]) -> list[Save]:
@@ -72,30 +84,31 @@ def _merged(saves: Sequence[Save]) -> list[Save]:
 def _save(database: Database, connection: Connection, saves: Sequence[Save]) -> set[int]:
     given = orjson.dumps([_summary(save) for save in saves]).decode()
     accepted = {row.id: as_uuid(row.job_id) for row in connection.execute(database.sql(_GUARDED), {"saves": given})}
-    insert(database, connection, _rows(saves, accepted))
+    keys = {chunk_id: bound(database, job_id) for chunk_id, job_id in accepted.items()}
+    insert(database, connection, _rows(saves, keys))
     return set(accepted)
 
 
 def _summary(save: Save) -> dict[str, Any]:
-    ok = sum(row.status == "ok" for row in save.rows)
+    rows = save.rows
+    ok = [row.status for row in rows].count("ok")
     return {
         "id": save.chunk_id,
         "token": save.token,
         "done": save.done,
         "ok": ok,
-        "failed": len(save.rows) - ok,
-        "tokens_in": sum(row.tokens_in for row in save.rows),
-        "tokens_out": sum(row.tokens_out for row in save.rows),
+        "failed": len(rows) - ok,
+        "tokens_in": sum([row.tokens_in for row in rows]),
+        "tokens_out": sum([row.tokens_out for row in rows]),
     }
 
 
-def _rows(saves: Sequence[Save], accepted: dict[int, UUID]) -> Iterator[tuple[Any, ...]]:
+def _rows(saves: Sequence[Save], keys: dict[int, UUID | str]) -> Iterator[tuple[Any, ...]]:
     for save in saves:
-        job_id = accepted.get(save.chunk_id)
-        if job_id is None:
-            continue
-        for row in save.rows:
-            yield (job_id, *(row if row.error is None else row._replace(error=storable(row.error))))
+        key = keys.get(save.chunk_id)
+        if key is not None:
+            for row in save.rows:
+                yield (key, *(row if row.error is None else row._replace(error=storable(row.error))))
 
 
 def _landed(database: Database, connection: Connection, saves: Sequence[Save]) -> set[int] | None:
@@ -116,7 +129,7 @@ def _is_there(database: Database, connection: Connection, save: Save, chunk: Any
         return chunk is not None and chunk.state == "done"
     if not save.rows:
         return False
-    first = {"job_id": _bound(database, as_uuid(chunk.job_id)), "seq": save.rows[0].seq}
+    first = {"job_id": bound(database, as_uuid(chunk.job_id)), "seq": save.rows[0].seq}
     return connection.execute(database.sql(_HAS_RESULT), first).first() is not None
 
 
@@ -125,5 +138,6 @@ def as_uuid(value: UUID | str) -> UUID:
     return value if isinstance(value, UUID) else UUID(hex=value)
 
 
-def _bound(database: Database, job_id: UUID) -> UUID | str:
+def bound(database: Database, job_id: UUID) -> UUID | str:
+    """The id as a statement in plain text takes it."""
     return job_id if database.dialect == "postgresql" else job_id.hex

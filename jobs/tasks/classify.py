@@ -6,7 +6,7 @@ from math import isfinite
 from operator import itemgetter
 from typing import Annotated, Self
 
-from pydantic import Field, SkipValidation, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 from typing_extensions import TypedDict
 
 from jobs.errors import InvalidParams, ItemError, ItemErrorCode
@@ -76,10 +76,8 @@ class LabelScore(TypedDict):
 
 
 class ClassifyOutput(Output):
-    labels: SkipValidation[list[LabelScore]]
-    """Best first; equal scores in the order of the model's (or the caller's) labels.
-
-    Not validated: they are made here, and a second look at each would double the cost of the output."""
+    labels: list[LabelScore]
+    """Best first; equal scores in the order of the model's (or the caller's) labels."""
 
 
 def _preprocess(item: ClassifyItem, params: ClassifyParams, codec: Codec) -> Asked:
