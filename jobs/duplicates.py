@@ -43,15 +43,7 @@ class CustomIds:
             self._unnamed += len(ids)
             return []
         older = self._older(seq, ids)
-        clashes: list[Clash] = []
-        for at, (given, line) in enumerate(zip(ids, lines, strict=True)):
-            name = given or str(seq + at - len(clashes))
-            first = self._first(name, older)
-            if first is None:
-                self._recent[name] = line
-                self._chars += len(name)
-            else:
-                clashes.append(Clash(at, name, first))
+        clashes = [] if self._all_new(ids, lines, older) else self._one_by_one(seq, ids, lines, older)
         if len(self._recent) > RECENT_IDS or self._chars > RECENT_CHARS:
             self._spill()
         return clashes
@@ -61,6 +53,31 @@ class CustomIds:
         self._recent.clear()
         if self._file is not None:
             self._file.close()
+
+    def _all_new(self, ids: Sequence[str | None], lines: Sequence[int], older: dict[str, int]) -> bool:
+        """Remember ids that clash neither with each other nor with any before, all at once; whether they are such."""
+        if older or self._unnamed or not all(ids):
+            return False
+        fresh: dict[str, int] = dict(zip(ids, lines, strict=True))  # type: ignore[arg-type]
+        if len(fresh) < len(ids) or not self._recent.keys().isdisjoint(fresh):
+            return False
+        self._recent |= fresh
+        self._chars += sum(map(len, fresh))
+        return True
+
+    def _one_by_one(
+        self, seq: int, ids: Sequence[str | None], lines: Sequence[int], older: dict[str, int]
+    ) -> list[Clash]:
+        clashes: list[Clash] = []
+        for at, (given, line) in enumerate(zip(ids, lines, strict=True)):
+            name = given or str(seq + at - len(clashes))
+            first = self._first(name, older)
+            if first is None:
+                self._recent[name] = line
+                self._chars += len(name)
+            else:
+                clashes.append(Clash(at, name, first))
+        return clashes
 
     def _first(self, name: str, older: dict[str, int]) -> int | None:
         """The line that had the name first, 0 for a default before any id was brought, None when it is new."""
