@@ -19,7 +19,6 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.worker ## install, fetch the demo models, run real jobs over examples/
-	@$(VENV)/bin/textmill models fetch demo
 	@$(PY) examples/demo.py
 
 test: $(VENV)/.dev ## every test, with private PostgreSQL and Valkey servers

@@ -118,7 +118,7 @@ def results(
     with client() as opened:
         handle = opened.get(job)
         found = handle.refresh()
-        sink = open_sink(output, find(found.task))
+        sink = open_sink(output, find(found.task), found.keep)
         rows = handle.latest_rows() if latest else handle.rows(only)
         tally = write((row for row in rows if only in (None, row.status)), sink)
     if output != "-":

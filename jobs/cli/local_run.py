@@ -67,7 +67,7 @@ class LocalRun:
         """The exit code. Ctrl-C, SIGTERM and a closed terminal end it politely; nothing is lost."""
         validate_params(self._task, self._params)
         settings = load_settings()
-        sink = output.open_sink(self._wish.output, self._task)
+        sink = output.open_sink(self._wish.output, self._task, self._wish.keep)
         try:
             with _signals(), _session(settings) as (client, store):
                 return self._see_through(client, store, settings, sink)

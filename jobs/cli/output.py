@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -42,11 +42,12 @@ class Tally:
             self.truncated_tokens += row.truncated_tokens
 
 
-def open_sink(target: str, task: "AnyTask") -> "Sink":
-    """Where the results of this task go. Raises InvalidInput or OutputError before anything is run for them."""
+def open_sink(target: str, task: "AnyTask", keep: Sequence[str]) -> "Sink":
+    """Where the results of this task go, with the kept fields. Raises InvalidInput or OutputError before
+    anything is run for them."""
     from jobs import corpus
 
-    sink = corpus.open_sink(target, columns=tuple(task.output.model_fields))
+    sink = corpus.open_sink(target, columns=tuple(task.output.model_fields), kept=keep)
     sink.check()
     return sink
 

@@ -53,18 +53,19 @@ def open_source(
     return FileSource([_input(str(path)) for path in given], fields, max_line_bytes)
 
 
-def open_sink(target: str | PathLike[str], *, columns: Sequence[str] = ()) -> Sink:
+def open_sink(target: str | PathLike[str], *, columns: Sequence[str] = (), kept: Sequence[str] = ()) -> Sink:
     """Where results go: a file in the format of its suffix, or `-` for standard output as JSON Lines.
 
-    `columns`: the task's output fields, for formats with columns. Raises InvalidInput for an unknown suffix.
+    `columns`, `kept`: the task's output fields and the job's kept ones, for formats with columns. Raises InvalidInput
+    for an unknown suffix.
     """
     if str(target) == STDIN:
-        return Sink(formats()["jsonl"], None, columns)
+        return Sink(formats()["jsonl"], None)
     path = Path(target)
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        return Sink(formats()["jsonl"], path, columns)
+        return Sink(formats()["jsonl"], path)
     writable = [form for form in formats().values() if form.write is not None]
-    return Sink(_by_suffix(path, writable), path, columns)
+    return Sink(_by_suffix(path, writable), path, columns, kept)
 
 
 def _input(name: str) -> tuple[Format, Place]:

@@ -62,7 +62,7 @@ class Format:
     suffixes: tuple[str, ...]
     """Lower case, with the dot. Empty for a format that is not told by a file's name."""
     read: Reader
-    write: Callable[[BinaryIO, Sequence[str]], Writer] | None = None
+    write: Callable[[BinaryIO, Sequence[str], Sequence[str]], Writer] | None = None
     """Given a stream and the names of the task's output fields (empty: not known). None: not a format for results."""
     folders: bool = False
     """It reads folders; its `fingerprint` is then its own."""

@@ -31,7 +31,8 @@ def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Line]:
 
 
 class CsvWriter:
-    """Columns custom_id, status, the output's fields, error_code, error. What is not plain is JSON in its cell.
+    """Columns custom_id, status, the output's fields, error_code, error, the kept fields. What is not plain is JSON in
+    its cell. A kept field whose name is taken is called `kept_` and its name.
 
     When the fields are not known, the first ok result names them; until then at most `HELD` results are held back,
     after which the whole output goes into one column as JSON.
@@ -40,9 +41,10 @@ class CsvWriter:
     HELD = 10_000
     WHOLE = ("output",)
 
-    def __init__(self, stream: BinaryIO, columns: Sequence[str] = ()) -> None:
+    def __init__(self, stream: BinaryIO, columns: Sequence[str] = (), kept: Sequence[str] = ()) -> None:
         self._lines = csv.writer(_Encoder(stream), lineterminator="\n")
         self._columns: Sequence[str] = ()
+        self._kept = kept
         self._held: list[Result] = []
         if columns:
             self._begin(columns)
@@ -63,7 +65,8 @@ class CsvWriter:
 
     def _begin(self, columns: Sequence[str]) -> None:
         self._columns = columns
-        self._lines.writerow([*LEADING, *columns, *TRAILING])
+        taken = [*LEADING, *columns, *TRAILING]
+        self._lines.writerow([*taken, *(f"kept_{name}" if name in taken else name for name in self._kept)])
         for result in self._held:
             self._row(result)
         self._held.clear()
@@ -72,7 +75,8 @@ class CsvWriter:
         output = result.output or {}
         cells = [output or None] if self._columns == self.WHOLE else [output.get(column) for column in self._columns]
         error = (result.error.code.value, result.error.message) if result.error else ("", "")
-        self._lines.writerow([result.custom_id, result.status, *map(_cell, cells), *error])
+        kept = [result.kept.get(name) for name in self._kept]
+        self._lines.writerow([result.custom_id, result.status, *map(_cell, cells), *error, *map(_cell, kept)])
 
 
 FORMAT = Format("csv", (".csv",), read, CsvWriter)

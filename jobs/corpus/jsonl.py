@@ -23,7 +23,7 @@ def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Line]:
 class JsonlWriter:
     """One result a line, with every key of its shape."""
 
-    def __init__(self, stream: BinaryIO, columns: Sequence[str] = ()) -> None:
+    def __init__(self, stream: BinaryIO, columns: Sequence[str] = (), kept: Sequence[str] = ()) -> None:
         self._stream = stream
 
     def write(self, line: bytes) -> None:

@@ -23,9 +23,9 @@ class Sink:
     As a context manager it commits at the end and discards after an exception. Every failure is an OutputError.
     """
 
-    def __init__(self, form: Format, path: Path | None, columns: Sequence[str]) -> None:
+    def __init__(self, form: Format, path: Path | None, columns: Sequence[str] = (), kept: Sequence[str] = ()) -> None:
         assert form.write is not None
-        self._make, self._columns = form.write, columns
+        self._make, self._columns, self._kept = form.write, columns, kept
         self.path = path
         """None: standard output."""
         self._direct = path is None or (os.path.exists(path) and not os.path.isfile(path))
@@ -118,7 +118,7 @@ class Sink:
             self._stream = self.path.open("wb")
         else:
             self._stream = self._create()
-        self._writer = self._make(self._stream, self._columns)
+        self._writer = self._make(self._stream, self._columns, self._kept)
 
     def _create(self) -> BinaryIO:
         """A new file beside the target, with the rights that a plain open would give it."""

@@ -51,6 +51,21 @@ def test_csv_flattens_the_output_into_columns(tmp_path: Path, columns: tuple[str
     ]
 
 
+def test_csv_has_a_column_for_each_kept_field(tmp_path: Path) -> None:
+    result = OK.model_copy(update={"kept": {"group": "garden", "status": "new"}})
+
+    with open_sink(tmp_path / "out.csv", columns=("note",), kept=("group", "status", "missing")) as sink:
+        sink.write(result)
+        sink.write(FAILED)
+
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["status"], row["group"], row["kept_status"], row["missing"]) for row in rows] == [
+        ("ok", "garden", "new", ""),
+        ("error", "", "", ""),
+    ]
+
+
 def test_csv_of_failures_alone_still_lists_them(tmp_path: Path) -> None:
     with open_sink(tmp_path / "out.csv") as sink:
         sink.write(FAILED)
