@@ -108,7 +108,8 @@ class LocalRun:
                     break
         if notice := skipped(handle.loaded):
             self._reporter.note(notice)
-        self._greet(client, job)
+        if handle.loaded is None:
+            self._greet(client, job)
         return handle, job
 
     def _submit_one(self, client: Client, model: str, source: "Source", key: str) -> "JobHandle":

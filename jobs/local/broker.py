@@ -178,9 +178,26 @@ def _set_data_aside(home: Path, attempt: int) -> None:
 
 
 def _end_silent(known: Broker | None) -> None:
-    """A recorded process that lives while its port is taken, and that does not answer, is our own server, hung."""
-    if known and _alive(known.pid) and not _free(known.port) and not known.answers(timeout_s=5.0):
+    """Our own server that does not answer is hung. Another process that has its number by now is left alone."""
+    if known and _is_server(known) and not known.answers(timeout_s=5.0):
         _end(known.pid, timeout_s=1.0)
+
+
+def _is_server(known: Broker) -> bool:
+    """Whether the process calls itself a server on the recorded port, as Valkey and Redis do in their title."""
+    try:
+        title = Path(f"/proc/{known.pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        title = _title_by_ps(known.pid)
+    return f"-server {HOST}:{known.port}" in title.replace("\0", " ")
+
+
+def _title_by_ps(pid: int) -> str:
+    """Where there is no /proc. Empty when the process, or the program, is not there."""
+    with suppress(OSError):
+        asked = ["ps", "-o", "command=", "-p", str(pid)]
+        return subprocess.run(asked, capture_output=True, check=False, text=True).stdout
+    return ""
 
 
 def _end(pid: int, timeout_s: float) -> None:

@@ -100,11 +100,15 @@ def test_a_hung_broker_is_replaced(home: Path) -> None:
 
 def test_a_record_of_another_process_is_not_believed(home: Path) -> None:
     home.mkdir()
-    record = {"pid": os.getpid(), "port": 1, "password": "x"}
-    (home / broker.FILE).write_text(json.dumps(record))
+    with socket.socket() as silent, subprocess.Popen(["sleep", "60"]) as innocent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        record = {"pid": innocent.pid, "port": silent.getsockname()[1], "password": "x"}
+        (home / broker.FILE).write_text(json.dumps(record))
 
-    assert broker.start(home).answers()
-    assert psutil.pid_exists(os.getpid())
+        assert broker.start(home).answers()
+        assert innocent.poll() is None
+        innocent.kill()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "1"}', '{"pid": 1, "port": 1, "password": "x"}'])

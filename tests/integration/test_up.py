@@ -95,7 +95,7 @@ def test_jobs_are_paused_resumed_and_cancelled(home: Home) -> None:
 
 @pytest.mark.usefixtures("up")
 def test_a_run_joins_the_machine_and_leaves_it_running(home: Home) -> None:
-    done = home.run("run", "classify", home.texts("t.txt", 20), "-o", "out.jsonl", "--model", "fake")
+    done = home.run("run", "classify", home.texts("t.txt", 20), "-o", "out.jsonl", "--model", home.slow_model())
 
     assert done.returncode == 0, done.stderr
     assert "`textmill up`" in done.stderr
