@@ -116,6 +116,8 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
     """Redis, read with care."""
 
     Channel = Channel
+    brpop_timeout = 0.2
+    """Seconds a BRPOP waits. A worker that is told to stop first waits for the one under way: kombu's is 1 s."""
 
 
 def parse(raw: bytes) -> Hint:
