@@ -4,10 +4,9 @@ import hashlib
 import zlib
 from collections.abc import Sequence
 
-from jobs.errors import InvalidInput
+from jobs.store.encoding import JSONL_ZLIB
 from jobs.store.values import NewBlock, NewChunk
 
-ENCODING = "jsonl+zlib"
 CHUNK_ITEMS = 256
 CHUNK_TOKENS = 65_536
 """Estimated tokens, in and out, of one chunk: the unit of claim, lease and retry."""
@@ -22,14 +21,7 @@ def build_block(seq_lo: int, lines: Sequence[bytes], allowances: Sequence[int]) 
     raw = b"\n".join(lines)
     costs = [len(line) // BYTES_PER_TOKEN + 1 + out for line, out in zip(lines, allowances, strict=True)]
     digest = hashlib.sha256(raw).digest()
-    return NewBlock(seq_lo, len(lines), ENCODING, digest, zlib.compress(raw, LEVEL), cut(seq_lo, costs))
-
-
-def parse_block(encoding: str, data: bytes) -> list[bytes]:
-    """The items of a stored block, each a line of JSON: an object under the task's field names."""
-    if encoding != ENCODING:
-        raise InvalidInput(f"a block is stored as {encoding!r}; this version reads {ENCODING!r}")
-    return zlib.decompress(data).split(b"\n")
+    return NewBlock(seq_lo, len(lines), JSONL_ZLIB, digest, zlib.compress(raw, LEVEL), cut(seq_lo, costs))
 
 
 def cut(seq_lo: int, costs: Sequence[int]) -> tuple[NewChunk, ...]:

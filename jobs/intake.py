@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, NamedTuple, Protocol
 
-from jobs.blocks import build_block, parse_block
+from jobs.blocks import build_block
 from jobs.checking import Checked, Checker
 from jobs.corpus import Line, Source
 from jobs.duplicates import Clash, CustomIds
@@ -16,7 +16,7 @@ from jobs.settings import Settings
 from jobs.store.values import NewBlock
 from jobs.tasks import AnyTask
 
-__all__ = ["Intake", "Loaded", "OnInvalid", "load", "parse_block"]
+__all__ = ["Intake", "Loaded", "OnInvalid", "load"]
 
 BLOCK_ITEMS = 1000
 BLOCK_BYTES = 2**20

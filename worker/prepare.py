@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic import ValidationError
 
-from jobs.blocks import parse_block
 from jobs.errors import InvalidParams, ItemError, ItemErrorCode
+from jobs.store.encoding import parse_block
 from jobs.store.values import Claim
 from jobs.tasks import explain, merge, resolve, task_adapter, validate_params
 from jobs.tasks.base import Asked, Failed, Task

@@ -42,7 +42,7 @@ class Store:
         return self._db.dialect
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; those in use, as soon as their work is done. Later work raises StoreUnavailable."""
         self._db.close()
 
     def revision(self) -> str | None:

@@ -81,6 +81,7 @@ class Database:
             self._relaxed = engine.execution_options(isolation_level="AUTOCOMMIT")
         # Rows that travel below SQLAlchemy's row layer raise the driver's own errors.
         self._errors = (SQLAlchemyError, self._durable.dialect.loaded_dbapi.Error)
+        self._closed = False
         self.sql = lru_cache(maxsize=None)(self._sql)
 
     @property
@@ -89,9 +90,9 @@ class Database:
         return self._durable
 
     def close(self) -> None:
-        self._durable.dispose()
-        if self._relaxed is not None:
-            self._relaxed.dispose()
+        """Close every connection; those in use, as soon as their work is done. Later work raises StoreUnavailable."""
+        self._closed = True
+        self._close_idle()
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """The work's result. Each statement sees what is committed when it begins."""
@@ -126,14 +127,26 @@ class Database:
             return work(connection)
 
     def _retrying(self, attempt: Callable[[], T]) -> T:
-        for wait in (*RETRY_S, None):
-            try:
-                return attempt()
-            except self._errors as error:
-                if wait is None or not passing(error):
-                    raise mapped(error) from error
-                time.sleep(wait * random.uniform(0.5, 1.5))
-        raise AssertionError("unreachable")
+        try:
+            for wait in (*RETRY_S, None):
+                if self._closed:
+                    raise StoreUnavailable("this connection to the database was closed; open the store or client anew")
+                try:
+                    return attempt()
+                except self._errors as error:
+                    if wait is None or not passing(error):
+                        raise mapped(error) from error
+                    time.sleep(wait * random.uniform(0.5, 1.5))
+            raise AssertionError("unreachable")
+        finally:
+            if self._closed:
+                self._close_idle()
+
+    def _close_idle(self) -> None:
+        # Not Engine.dispose: it starts a new pool, and connections given back to the old one are never closed.
+        self._durable.pool.dispose()
+        if self._relaxed is not None:
+            self._relaxed.pool.dispose()
 
 
 def passing(error: Exception) -> bool:

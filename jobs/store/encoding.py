@@ -7,17 +7,17 @@ from typing import Any
 
 import orjson
 
+from jobs.errors import InvalidInput
 from jobs.store.values import ResultRow
 
 JSONL_ZLIB = "jsonl+zlib"
 
 
-def lines(encoding: str, data: bytes) -> list[bytes]:
-    """The block's items, one JSON text each, in order."""
+def parse_block(encoding: str, data: bytes) -> list[bytes]:
+    """The items of a stored block, each a line of JSON: an object under the task's field names. Raises InvalidInput."""
     if encoding != JSONL_ZLIB:
-        raise ValueError(f"unknown block encoding {encoding!r}; known: {JSONL_ZLIB}")
-    found = zlib.decompress(data).split(b"\n")
-    return found[:-1] if found and not found[-1] else found
+        raise InvalidInput(f"a block is stored as {encoding!r}; this version reads {JSONL_ZLIB!r}")
+    return zlib.decompress(data).split(b"\n")
 
 
 def custom_id(seq: int, line: bytes) -> str:

@@ -144,7 +144,7 @@ class Jobs:
         job, after = ids.parse(job_id), -1
         while found := self._blocks_after(job, after):
             for row in found:
-                yield from enumerate(encoding.lines(row.encoding, bytes(row.data)), row.seq_lo)
+                yield from enumerate(encoding.parse_block(row.encoding, bytes(row.data)), row.seq_lo)
             after = found[-1].seq_lo
 
     def record(self, job_id: str, in_force: dict[str, Any]) -> None:

@@ -148,7 +148,7 @@ def _poison(connection: Connection, chunk: Row[Any], seq: int) -> ResultRow:
     """The result of an item that cannot be run."""
     wanted = select(blocks.c.seq_lo, blocks.c.encoding, blocks.c.data).where(blocks.c.id == chunk.block_id)
     block = connection.execute(wanted).one()
-    line = encoding.lines(block.encoding, bytes(block.data))[seq - block.seq_lo]
+    line = encoding.parse_block(block.encoding, bytes(block.data))[seq - block.seq_lo]
     keep = connection.execute(select(jobs.c.keep).where(jobs.c.id == chunk.job_id)).scalar_one()
     return ResultRow(
         seq=seq,

@@ -11,7 +11,6 @@ import pytest
 
 from jobs import client as client_module
 from jobs import intake
-from jobs.blocks import parse_block
 from jobs.client import Client
 from jobs.errors import (
     IdempotencyConflict,
@@ -32,6 +31,7 @@ from jobs.schemas import Item
 from jobs.settings import Settings
 from jobs.states import JobState
 from jobs.store import Store
+from jobs.store.encoding import parse_block
 from jobs.store.values import Claim, ResultRow, Save
 
 MakeSettings = Callable[..., Settings]

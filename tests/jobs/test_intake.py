@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.blocks import CHUNK_ITEMS, CHUNK_TOKENS, cut, parse_block
+from jobs.blocks import CHUNK_ITEMS, CHUNK_TOKENS, cut
 from jobs.corpus import ItemSource, Source, open_source
 from jobs.errors import InvalidInput, InvalidItems, InvalidState, Problem
 from jobs.intake import BLOCK_ITEMS, Intake, Loaded, OnInvalid, load
 from jobs.schemas import JobSpec
 from jobs.settings import Settings
+from jobs.store.encoding import parse_block
 from jobs.store.values import NewBlock
 from jobs.tasks import find, task_adapter
 

@@ -203,7 +203,7 @@ def test_a_full_disk_on_sqlite_rolls_back_and_goes_on_when_there_is_room(sqlite_
         connection.execute(f"PRAGMA max_page_count = {pages[0]}").close()
 
     event.listen(store._db.engine, "connect", limit)
-    store._db.close()
+    store._db.engine.pool.dispose()
     large = [ok(seq, output='"' + "x" * 100_000 + '"') for seq in range(5)]
 
     with pytest.raises(StoreUnavailable, match="full"):
@@ -211,7 +211,7 @@ def test_a_full_disk_on_sqlite_rolls_back_and_goes_on_when_there_is_room(sqlite_
     assert store.results.have(job.id, 0, 5) == set()
 
     pages[0] = 10**6
-    store._db.close()
+    store._db.engine.pool.dispose()
     assert store.chunks.save([done(held)._replace(rows=large)]) == {held.chunk_id}
     assert rows(store, "PRAGMA integrity_check")[0][0] == "ok"
     store.close()
@@ -254,3 +254,24 @@ def test_a_sqlite_file_is_made_with_its_folder(tmp_path: Path) -> None:
     store.check_schema()
     assert path.exists()
     store.close()
+
+
+def test_a_closed_store_refuses_further_work(store: Store) -> None:
+    store.close()
+
+    with pytest.raises(StoreUnavailable, match="closed"):
+        store.leaders.acquire("upkeep", "a", 10.0)
+
+
+def test_closing_closes_connections_in_use_as_soon_as_their_work_is_done(store: Store) -> None:
+    used = []
+
+    def work(connection: Connection) -> None:
+        used.append(connection.connection.dbapi_connection)
+        store.close()
+
+    store._db.write(work)
+    store.close()
+
+    with pytest.raises(Exception, match="closed"):
+        used[0].cursor().execute("SELECT 1")
