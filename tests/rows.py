@@ -21,7 +21,7 @@ _AGE = "SELECT pg_sleep(greatest(0, :seconds - extract(epoch FROM clock_timestam
 def block(seq_lo: int, n_items: int, *, per_chunk: int = 5, cost: int = 10, lines: Sequence[bytes] = ()) -> NewBlock:
     """A block of items `{"text": "<seq>"}`, or of these lines; `cost` is that of one item."""
     items = lines or [orjson.dumps({"text": str(seq)}) for seq in range(seq_lo, seq_lo + n_items)]
-    data = b"".join(line + b"\n" for line in items)
+    data = b"\n".join(items)
     seq_hi = seq_lo + n_items
     spans = [(at, min(at + per_chunk, seq_hi)) for at in range(seq_lo, seq_hi, per_chunk)]
     new = tuple(NewChunk(low, high, cost * (high - low)) for low, high in spans)

@@ -11,7 +11,7 @@ import transformers
 
 from jobs.errors import ModelFailed
 from jobs.tasks.base import Classified, Classify, Compared, Embed, Embedded, Failed, Similarity
-from tests.engines.conftest import Ask, Subject
+from tests.engines.conftest import Ask, Subject, near
 from tests.engines.tiny import CLASSIFIERS, Tiny, write_json
 
 TEXTS = [
@@ -49,8 +49,8 @@ def test_logits_are_those_of_transformers_whatever_the_company(name: str, tiny: 
     for wanted, one, other in zip(expected, together, alone, strict=True):
         assert isinstance(one, Classified)
         assert isinstance(other, Classified)
-        assert one.logits == pytest.approx(wanted, abs=CLOSE)
-        assert other.logits == pytest.approx(wanted, abs=CLOSE)
+        assert one.logits == near(wanted)
+        assert other.logits == near(wanted)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -64,7 +64,7 @@ def test_pairs_are_read_as_pairs(name: str, tiny: Tiny, ask: Ask) -> None:
 
     for wanted, one in zip(expected, found, strict=False):
         assert isinstance(one, Classified)
-        assert one.logits == pytest.approx(wanted, abs=CLOSE)
+        assert one.logits == near(wanted)
 
 
 def test_special_tokens_in_a_pair_leave_its_segments_alone(ask: Ask) -> None:
@@ -271,7 +271,7 @@ def test_padding_never_leaks_into_an_answer(tiny: Tiny, monkeypatch: pytest.Monk
     together, alone = subject(*map(Classify, TEXTS)), subject.one_by_one(*map(Classify, TEXTS))
 
     assert any(
-        one.logits != pytest.approx(other.logits, abs=CLOSE)  # type: ignore[union-attr]
+        one.logits != near(other.logits)  # type: ignore[union-attr]
         for one, other in zip(together, alone, strict=True)
     )
 

@@ -11,7 +11,7 @@ import torch
 from jobs.errors import DeviceLost
 from jobs.models import ModelSpec
 from jobs.tasks.base import Classified, Classify, Codec, Failed, Generate, Outcome, Request, Sampling
-from tests.engines.conftest import Subject
+from tests.engines.conftest import Subject, near
 from tests.engines.tiny import Tiny
 from worker.engines.base import Encoded, Work
 
@@ -178,7 +178,7 @@ def test_answers_belong_to_their_requests_whatever_the_company(engine: Any, subj
     for one, other in zip(together, alone, strict=True):
         if isinstance(one, Classified):
             assert isinstance(other, Classified)
-            assert one.logits == pytest.approx(other.logits, abs=1e-4)
+            assert one.logits == near(other.logits)
         else:
             assert one == other
 
