@@ -76,5 +76,5 @@ def texts_of(outcomes: Sequence[Any]) -> list[str]:
 
 
 def near(logits: Sequence[float]) -> Any:
-    """Equal but for rounding, which grows with the largest logit: weights this random reach far beyond a real model's."""
+    """Equal but for rounding, which grows with the largest logit: weights this random go far beyond a real model's."""
     return pytest.approx(logits, rel=0, abs=3e-5 * max(1.0, *map(abs, logits)))
