@@ -39,9 +39,9 @@ WORDS = [
 
 
 def texts(n: int, seed: int) -> list[str]:
-    """Of one to thirty words, some of equal length."""
+    """Of one to ten words, some of equal length."""
     draw = random.Random(seed)
-    return [" ".join(draw.choices(WORDS, k=draw.choice((1, 2, 3, 5, 5, 8, 12, 20)))) for _ in range(n)]
+    return [" ".join(draw.choices(WORDS, k=draw.choice((1, 2, 3, 5, 5, 8, 10)))) for _ in range(n)]
 
 
 def request(subject: Subject, text: str) -> Request:
