@@ -39,7 +39,12 @@ def minilm(folder: Path) -> ModelSpec:
     """A BERT of MiniLM's size (6 layers of 384) with a classification head."""
     from transformers import BertConfig, BertForSequenceClassification
 
-    sizes: dict[str, Any] = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+    sizes: dict[str, Any] = {
+        "hidden_size": 384,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 12,
+        "intermediate_size": 1536,
+    }
     sizes["position_embedding_type"] = "absolute"  # what CTranslate2's converter asks for (4.8)
     return _classifier("minilm", folder, BertForSequenceClassification, BertConfig(**sizes, **_common()))
 
