@@ -111,9 +111,9 @@ def marian(folder: Path) -> ModelSpec:
         max_position_embeddings=512,
         scale_embedding=True,
         init_std=0.04,
-        decoder_start_token_id=0,
+        decoder_start_token_id=58_100,
         forced_eos_token_id=None,
-        **_ends(),
+        **_ends() | {"pad_token_id": 58_100},
     )
     return _generator("marian", folder, MarianMTModel, config, kind="seq2seq")
 
@@ -168,8 +168,9 @@ def _generator(name: str, folder: Path, kind_of_model: Any, config: Any, *, kind
 
     path = folder / name
     path.mkdir()
-    words = ["<pad>", "<s>", "</s>", "<unk>", *WORDS]
+    words = ["<none>", "<s>", "</s>", "<unk>", *WORDS]
     words += [f"x{number}" for number in range(config.vocab_size - len(words))]
+    words[config.pad_token_id] = "<pad>"
     tokenizer = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words[: config.vocab_size])}, "<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     if kind == "seq2seq":
