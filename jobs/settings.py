@@ -88,13 +88,6 @@ class Settings(BaseSettings):
     def _expand(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None
 
-    @field_validator("home")
-    @classmethod
-    def _folder(cls, value: Path) -> Path:
-        if value.is_file():
-            raise ValueError(f"{value} is a file; the home is a folder")
-        return value
-
     @field_validator("redis_url")
     @classmethod
     def _redis(cls, value: str | None) -> str | None:
@@ -140,7 +133,10 @@ class _SecretFiles(PydanticBaseSettingsSource):
 def load_settings(**overrides: Any) -> Settings:
     """The settings in force. Raises InvalidSettings naming each wrong value and what is allowed."""
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
+        if settings.home.is_file():
+            raise InvalidSettings(f"home: {settings.home} is a file; the home is a folder")
+        return settings
     except ValidationError as error:
         raise InvalidSettings("wrong settings:\n  " + "\n  ".join(map(_told, error.errors()))) from error
     except (OSError, SettingsError, TOMLDecodeError) as error:
