@@ -13,7 +13,7 @@ from jobs.errors import InvalidParams, Problem
 from jobs.schemas import Item, JobSpec
 from jobs.tasks import AnyTask, explain, merge, task_adapter, validate_params
 
-NO_NUMBER = re.compile(r"NaN|-?Infinity|-?nan|-?inf\b")
+NO_NUMBER = re.compile("NaN|Infinity")
 """Numbers that Python and others write and JSON does not have."""
 DEFAULT_NEW_TOKENS = 128
 """Assumed output of a generating task whose params name no `max_new_tokens`."""
