@@ -235,7 +235,7 @@ def _sum_up(done: list[tuple[Step, dict[str, Any], bool]]) -> None:
         shell,
         "textmill list                      # the jobs of this demo; `textmill status JOB` for one",
         f"textmill run summarize YOUR_FOLDER -o summaries.jsonl --model {SMOLLM2}",
-        "textmill models add YOUR_MODEL     # a better model: a folder with safetensors, or a Hub id",
+        "textmill models add NAME FOLDER    # a better model: a folder with safetensors, or a Hub id",
         "textmill tasks                     # what else there is, with every parameter",
     ):
         print(f"  {command}")

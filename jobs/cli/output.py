@@ -71,7 +71,7 @@ def write(rows: Iterable["ResultRow"], sink: "Sink", tally: Tally | None = None)
 class Export:
     """A job's results on their way to a sink while the job runs: always the items that come next, none left out.
 
-    Standard output gets nothing before `finish`: what went down a pipe cannot be taken back.
+    Standard output, a pipe or a device gets nothing before `finish`: what went there cannot be taken back.
     """
 
     def __init__(self, handle: "JobHandle", sink: "Sink") -> None:
@@ -79,7 +79,7 @@ class Export:
 
     def advance(self) -> None:
         """Write what has come since, for a moment: whoever calls shows progress too. Raises OutputError."""
-        if self._sink.path is None:
+        if self._sink.direct:
             return
         until = time.monotonic() + ADVANCE_S
         for row in self._handle.rows(after=self._last):

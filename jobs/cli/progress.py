@@ -1,5 +1,7 @@
 """How a job's progress is shown: a live line on a terminal, JSON lines for programs, a few plain lines otherwise."""
 
+import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -31,15 +33,17 @@ class Reporter(Protocol):
         ...
 
 
-def reporter(stream: TextIO, *, as_json: bool) -> Reporter:
-    """The reporter that suits the stream."""
+def reporter(stream: TextIO | None, *, as_json: bool) -> Reporter:
+    """The reporter that suits the stream; None: it was closed before we began."""
+    if stream is None:
+        return PlainLines(open(os.devnull, "w", encoding="utf-8"))  # for as long as the process lives
     if as_json:
         return JsonLines(stream)
     return LiveLine(stream) if stream.isatty() else PlainLines(stream)
 
 
 class JsonLines:
-    """One line of JSON an interval, one for every new state."""
+    """One line of JSON an interval, one for every new state; notes on stderr, as JSON too."""
 
     def __init__(self, stream: TextIO, interval_s: float = JSON_INTERVAL_S) -> None:
         self._stream, self._due = stream, _Due(interval_s)
@@ -49,7 +53,7 @@ class JsonLines:
             print(job.model_dump_json(), file=self._stream, flush=True)
 
     def note(self, text: str) -> None:
-        print(f"textmill: {text}", file=sys.stderr, flush=True)
+        print(json.dumps({"note": text}), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Nothing to put back."""

@@ -1,5 +1,7 @@
 """What `textmill run` says at its end: counts, where the results are, and what to type next."""
 
+import json
+
 from jobs.cli.output import Tally
 from jobs.cli.progress import duration
 from jobs.schemas import Job
@@ -17,6 +19,13 @@ def summary(job: Job, tally: Tally, output: str) -> str:
             f"        textmill retry {job.id}                      the failed items again, as a new job",
         ]
     return "\n".join(lines)
+
+
+def summary_json(job: Job, tally: Tally, output: str) -> str:
+    """The same as one line of JSON."""
+    counts = {"ok": tally.ok, "error": tally.errors.total(), "errors": dict(tally.errors)}
+    cut = {"truncated_items": tally.truncated_items, "truncated_tokens": tally.truncated_tokens}
+    return json.dumps({"summary": {"job": job.id, "state": str(job.state), **counts, **cut, "output": output}})
 
 
 def interrupted(job: Job | None, elsewhere: str | None) -> str:

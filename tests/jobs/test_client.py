@@ -1,5 +1,6 @@
 """The client: what a submit promises, and what a job's handle gives, on a real database."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -427,3 +428,50 @@ def test_a_client_leaves_open_what_it_was_given(settings: MakeSettings, sqlite_u
 
     assert len(store.jobs.list()) == 1
     store.close()
+
+
+def test_an_unknown_way_with_invalid_items_is_refused(client: Client) -> None:
+    with pytest.raises(InvalidParams, match="on_invalid is 'bogus'; it may be: reject, skip"):
+        client.submit("classify", ["a"], model="fake", on_invalid="bogus")  # type: ignore[arg-type]
+
+
+def test_an_unknown_status_is_refused_before_results_are_read(client: Client) -> None:
+    handle = client.submit("classify", ["a"], model="fake")
+
+    with pytest.raises(UsageError, match="unknown status 'bogus'; known: ok, error"):
+        handle.results("bogus")  # type: ignore[arg-type]
+
+
+def test_a_field_to_keep_that_is_named_twice_is_kept_once_and_one_nobody_has_is_told(client: Client) -> None:
+    handle = client.submit("classify", [{"text": "a", "lang": "de"}], model="fake", keep=["lang", "lang", "lnag"])
+
+    assert handle.refresh().keep == ("lang", "lnag")
+    assert handle.loaded is not None
+    assert handle.loaded.never_seen == ("lnag",)
+
+
+def test_the_same_key_with_another_priority_is_the_same_job(client: Client) -> None:
+    first = client.submit("classify", ["a"], model="fake", idempotency_key="k", priority=1)
+
+    again = client.submit("classify", ["a"], model="fake", idempotency_key="k", priority=2)
+
+    assert again.id == first.id
+    assert again.refresh().priority == 1
+
+
+def test_a_report_bears_its_jobs_name_one_nobody_was_told_of_goes_and_old_ones_too(
+    client: Client, settings: MakeSettings
+) -> None:
+    reports = settings().home / "reports"
+    reports.mkdir(parents=True)
+    old = reports / "refused-old.jsonl"
+    old.touch()
+    os.utime(old, (0, 0))
+    wish: dict[str, Any] = {"model": "fake", "on_invalid": "skip", "idempotency_key": "k"}
+
+    first = client.submit("classify", ["a", {}], **wish)
+    client.submit("classify", ["a", {}], **wish)
+
+    assert [path.name for path in reports.iterdir()] == [f"refused-{first.id}.jsonl"]
+    assert first.loaded is not None
+    assert first.loaded.report == str(reports / f"refused-{first.id}.jsonl")
