@@ -75,7 +75,7 @@ class Generate:
     n: int = 1
     stop: tuple[str, ...] = ()
     source_language: str | None = None
-    """The model's own code (`Codec.language` gives it), e.g. `kor_Latn`; None: the model has no such codes."""
+    """The model's own code (`Codec.language` gives it), e.g. `kor_Hang`; None: the model has no such codes."""
     target_language: str | None = None
 
 

@@ -61,9 +61,11 @@ class GenerateParams(GenerationParams):
         return values
 
     @model_validator(mode="after")
-    def _beams_suffice(self) -> Self:
+    def _texts_differ(self) -> Self:
         if self.num_beams is not None and 1 < self.num_beams < self.n:
             raise ValueError(f"n {self.n} is above num_beams {self.num_beams}: a beam gives one text")
+        if self.n > 1 and self.temperature == 0 and self.num_beams == 1:
+            raise ValueError(f"n {self.n} with temperature 0 and num_beams 1: all texts would be the same")
         return self
 
 

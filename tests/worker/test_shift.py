@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 import orjson
 import pytest
@@ -187,6 +188,30 @@ def test_a_suspect_chunk_runs_with_nothing_else_in_flight(store: Store, make_shi
     spans = rows(store, "SELECT started_at, finished_at, crashes FROM chunks")
     suspects = [span for span in spans if span[2]]
     assert len(suspects) == 3
+
+
+def test_a_suspect_is_put_back_however_long_the_database_is_away(
+    store: Store, make_shift: MakeShift, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = submit(store, 40, per_chunk=10, model=model(store, delay_s=0.01))
+    store._db.write(lambda connection: connection.exec_driver_sql("UPDATE chunks SET crashes = 1 WHERE seq_lo = 10"))
+    answers, release = iter([StoreUnavailable("the database is away")] * 2), store.chunks.release
+    tries: list[bool] = []
+
+    def shaky(*given: Any, **named: Any) -> dict[int, int]:
+        away = next(answers, None)
+        tries.append(away is None)
+        if away is not None:
+            raise away
+        return release(*given, **named)
+
+    monkeypatch.setattr(store.chunks, "release", shaky)
+
+    make_shift().run()
+
+    assert tries == [False, False, True]
+    check(store, job_id)
+    assert sorted(column(store, "SELECT crashes + errors FROM chunks")) == [0, 0, 0, 1]
 
 
 def test_a_long_chunk_saves_as_it_goes(store: Store, make_shift: MakeShift) -> None:
