@@ -119,10 +119,14 @@ class Compared(Counted):
     """Cosine with each candidate, in their order, -1 to 1."""
 
 
+FinishReason = Literal["stop", "length"]
+"""Why a text ends: by itself (or at a stop string), or because it had as many tokens as it may have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     text: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
 
 
 @dataclass(frozen=True, slots=True)

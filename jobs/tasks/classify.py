@@ -46,12 +46,14 @@ class ClassifyItem(Item):
 
 class ClassifyParams(Params):
     top_k: int | None = Field(default=None, ge=1)
-    """None: every label."""
+    """How many labels come back; `null`: all."""
     function_to_apply: scores.Function | None = None
-    """None: as the model was trained; softmax for `labels`."""
+    """How logits become scores; `null`: sigmoid for a multi-label model and for one with a single label, else
+    softmax."""
     threshold: float | None = None
-    """Labels with a lower score are left out; the list may be empty."""
-    labels: tuple[Label, ...] | None = Field(default=None, min_length=2, max_length=1000)
+    """Labels that score less are left out, all of them if need be."""
+    labels: tuple[Label, ...] | None = Field(default=None, min_length=2, max_length=1000, strict=False)
+    """Your own labels, for models that have none."""
 
     @field_validator("labels")
     @classmethod

@@ -27,16 +27,16 @@ class EmbedItem(Item):
 
 class EmbedParams(Params):
     pooling: Literal["mean", "cls", "max", "last"] | None = None
-    """None: as the model's own configuration says, else mean."""
+    """How the tokens' vectors become one; `null`: as the model's configuration says, else `mean`."""
     normalize: bool = True
-    """Length 1, so that a dot product is the cosine."""
+    """Whether the vector is brought to length 1."""
     dimensions: int | None = Field(default=None, ge=1, le=65_536)
-    """Only the first so many numbers, for models trained to be cut (Matryoshka). None: all."""
+    """Only the first so many numbers, for models trained for it (Matryoshka); `null`: all."""
 
 
 class EmbedOutput(Output):
     embedding: Annotated[bytes, PlainSerializer(floats, return_type=list[float])]
-    """float32, little-endian; a list of numbers in JSON."""
+    """The vector, as long as the model is wide or `dimensions` says."""  # here: float32 bytes, little-endian
 
     @property
     def vector(self) -> bytes:

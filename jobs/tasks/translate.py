@@ -9,15 +9,15 @@ from pydantic import StringConstraints
 from jobs.errors import InvalidParams, ItemError, ItemErrorCode
 from jobs.schemas import Item
 from jobs.tasks import windows
-from jobs.tasks.base import Asked, Codec, Generate, Head, Kind, Outcome, Sampling, Task
+from jobs.tasks.base import Asked, Codec, FinishReason, Generate, Head, Kind, Outcome, Sampling, Task
 from jobs.tasks.languages import english_name
 from jobs.tasks.params import GenerationParams, Output
 from jobs.tasks.prompts import names, phrase, template_for
-from jobs.tasks.texts import check_text, first_text, need
+from jobs.tasks.texts import check_text, finish_reason, first_text, need
 
 PROMPTED_TOKENS = 512
 """Longest answer of a model asked in words, unless the job says otherwise."""
-SHARE = 0.6
+SHARE = 0.5
 """A part takes at most this share of the answer's length, so that a wordier language is not cut off."""
 INSTRUCTION = "Translate the following text from {source} to {target}. Reply with the translation only.\n\n{text}"
 TO_TARGET = "Translate the following text to {target}. Reply with the translation only.\n\n{text}"
@@ -31,15 +31,18 @@ class TranslateItem(Item):
 
 class TranslateParams(GenerationParams):
     source: Language | None = None
-    """Language of the texts: `ko`, `pt-BR`, or the model's own code. None: the model's only one, or it finds out."""
+    """The texts' language (`ko`, `pt-BR`, or the model's own code); `null`: the model's only one, or the model finds
+    out."""
     target: Language | None = None
-    """Language to translate to. None only for a model of one fixed pair."""
+    """The language to translate to; `null` only for a model of one fixed pair."""
 
 
 class TranslateOutput(Output):
     translation_text: str
     source: str | None
-    """The language translated from, as the job named it; None: it named none."""
+    """The language translated from, as the job named it; `null`: it named none."""
+    finish_reason: FinishReason
+    """`length` when `max_new_tokens` ended the translation, or that of a part: it is not whole."""
 
 
 def _preprocess(item: TranslateItem, params: TranslateParams, codec: Codec) -> Asked:
@@ -75,7 +78,7 @@ def _postprocess(
     joined = texts[0]
     for gap, text in zip(asked.state or (), texts[1:], strict=False):
         joined += _joint(gap, joined, text) + text
-    return TranslateOutput(translation_text=joined, source=params.source)
+    return TranslateOutput(translation_text=joined, source=params.source, finish_reason=finish_reason(outcomes))
 
 
 def _check(params: TranslateParams, kind: Kind, head: Head | None = None) -> None:
