@@ -72,7 +72,8 @@ def _kind(field: Schema, parts: Schema) -> str:
     if "properties" in field:
         return "{" + ", ".join(f"{name}: {_kind(each, parts)}" for name, each in field["properties"].items()) + "}"
     if field.get("type") == "array" and "items" in field:
-        return f"list of {_kind(field['items'], parts)}" + _bounds(field, "minItems", "maxItems")
+        each = {key: value for key, value in field["items"].items() if key not in ("minLength", "maxLength")}
+        return f"list of {_kind(each, parts)}" + _bounds(field, "minItems", "maxItems")
     if field.get("type") == "string":
         size = _bounds(field, "minLength", "maxLength")
         return "string" + (f"{size} characters" if size else "")
