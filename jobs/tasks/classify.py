@@ -18,8 +18,7 @@ from jobs.tasks.base import (
     Classify,
     Codec,
     Compared,
-    Head,
-    Kind,
+    Known,
     Outcome,
     Score,
     Scored,
@@ -125,10 +124,10 @@ def _postprocess(
     return ClassifyOutput(labels=ranked)
 
 
-def _check(params: ClassifyParams, kind: Kind, head: Head | None = None) -> None:
-    if params.labels and head == "classify":
+def _check(params: ClassifyParams, model: Known) -> None:
+    if params.labels and model.head == "classify":
         raise InvalidParams("parameter 'labels': the model has labels of its own; leave it out")
-    if not params.labels and (kind == "causal" or head == "embed"):
+    if not params.labels and (model.kind == "causal" or model.head == "embed"):
         raise InvalidParams("parameter 'labels' is needed: the model has no classification head with labels of its own")
 
 

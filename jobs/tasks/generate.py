@@ -10,7 +10,7 @@ from jobs.errors import ItemError, ItemErrorCode
 from jobs.schemas import Item
 from jobs.tasks import windows
 from jobs.tasks.base import Asked, Codec, FinishReason, Generate, Generated, Message, Outcome, Task
-from jobs.tasks.params import GenerationParams, Output
+from jobs.tasks.params import GenerationParams, Output, check_room
 from jobs.tasks.prompts import fill
 from jobs.tasks.texts import check_characters, check_text, need
 
@@ -176,4 +176,5 @@ TASK = Task(
     shorten=_shorten,
     postprocess=_postprocess,
     kinds=frozenset({"causal", "seq2seq", "any"}),
+    check=check_room,
 )

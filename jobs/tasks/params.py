@@ -6,7 +6,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from jobs.tasks.base import Sampling
+from jobs.errors import InvalidParams
+from jobs.tasks.base import Known, Sampling
 
 LongText = Literal["truncate", "split", "error"]
 MAX_NEW_TOKENS = 1_000_000
@@ -71,3 +72,14 @@ class GenerationParams(Params):
     def sampling(self) -> Sampling:
         """These params as a request carries them."""
         return Sampling(**{name: getattr(self, name) for name in Sampling.__dataclass_fields__})
+
+
+def check_room(params: GenerationParams, model: Known) -> None:
+    """Raises InvalidParams when the answer asked for leaves no room for any prompt."""
+    for name in ("max_new_tokens", "min_new_tokens"):
+        asked, context = getattr(params, name), model.context_tokens
+        if asked is not None and context is not None and asked >= context:
+            raise InvalidParams(
+                f"parameter {name!r}: {asked} leaves no room for a prompt: the model's context is {context} tokens, "
+                "for prompt and answer together"
+            )

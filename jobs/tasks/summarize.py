@@ -9,7 +9,7 @@ from pydantic import StringConstraints
 from jobs.schemas import Item
 from jobs.tasks import windows
 from jobs.tasks.base import Asked, Codec, FinishReason, Generate, More, Outcome, Sampling, Task
-from jobs.tasks.params import GenerationParams, Output
+from jobs.tasks.params import GenerationParams, Output, check_room
 from jobs.tasks.prompts import phrase
 from jobs.tasks.texts import check_text, finish_reason, first_text, need
 
@@ -140,4 +140,5 @@ TASK = Task(
     shorten=_shorten,
     postprocess=_postprocess,
     kinds=frozenset({"seq2seq", "causal", "any"}),
+    check=check_room,
 )

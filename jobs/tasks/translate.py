@@ -1,6 +1,6 @@
 """translate: a text in another language; a long one in whole sentences, joined again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -9,9 +9,9 @@ from pydantic import StringConstraints
 from jobs.errors import InvalidParams, ItemError, ItemErrorCode
 from jobs.schemas import Item
 from jobs.tasks import windows
-from jobs.tasks.base import Asked, Codec, FinishReason, Generate, Head, Kind, Outcome, Sampling, Task
+from jobs.tasks.base import Asked, Codec, FinishReason, Generate, Known, Outcome, Sampling, Task
 from jobs.tasks.languages import english_name
-from jobs.tasks.params import GenerationParams, Output
+from jobs.tasks.params import GenerationParams, Output, check_room
 from jobs.tasks.prompts import names, phrase, template_for
 from jobs.tasks.texts import check_text, finish_reason, first_text, need
 
@@ -81,9 +81,15 @@ def _postprocess(
     return TranslateOutput(translation_text=joined, source=params.source, finish_reason=finish_reason(outcomes))
 
 
-def _check(params: TranslateParams, kind: Kind, head: Head | None = None) -> None:
-    if kind in ("causal", "any") and params.target is None:
+def _check(params: TranslateParams, model: Known) -> None:
+    check_room(params, model)
+    if model.kind in ("causal", "any") and params.target is None:
         raise InvalidParams("parameter 'target' is needed: the model can translate to more than one language")
+    if model.kind == "causal":
+        try:
+            _named(params, model.prompts.get("translate") or _default(params))
+        except ItemError as error:
+            raise InvalidParams(error.message) from error
 
 
 def _asking(params: TranslateParams, codec: Codec) -> Callable[[str], Generate]:
@@ -95,13 +101,8 @@ def _asking(params: TranslateParams, codec: Codec) -> Callable[[str], Generate]:
         return lambda text: Generate(
             source=text, sampling=sampling, seed=seed, source_language=source, target_language=target
         )
-    default = INSTRUCTION if params.source else TO_TARGET
-    needed = names(template_for(codec, "translate", default=default))
-    values = {
-        name: _name(code, name)
-        for name, code in (("source", params.source), ("target", params.target))
-        if name in needed
-    }
+    default = _default(params)
+    values = _named(params, template_for(codec, "translate", default=default))
     put = phrase(codec, "translate", default=default, values=values)
     return lambda text: Generate(**put(text), sampling=sampling, seed=seed)
 
@@ -119,6 +120,16 @@ def _code(language: str | None, codec: Codec, parameter: str) -> str | None:
             ItemErrorCode.UNSUPPORTED_LANGUAGE, f"{given} one of the model's: {', '.join(known[:60])}{more}"
         )
     return code
+
+
+def _default(params: TranslateParams) -> str:
+    return INSTRUCTION if params.source else TO_TARGET
+
+
+def _named(params: TranslateParams, template: str) -> Mapping[str, str]:
+    """The languages that the template speaks of, by their English names. Raises ItemError."""
+    given, needed = {"source": params.source, "target": params.target}, names(template)
+    return {name: _name(code, name) for name, code in given.items() if name in needed}
 
 
 def _name(language: str | None, parameter: str) -> str:

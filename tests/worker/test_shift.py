@@ -109,6 +109,19 @@ def test_a_long_text_is_split_cut_or_refused_as_the_params_say(store: Store, mak
     assert all(all_results(store, job_id)[0].status == "ok" for job_id in job_ids.values())
 
 
+def test_an_instruction_that_leaves_no_room_is_refused_with_the_numbers(store: Store, make_shift: MakeShift) -> None:
+    job_id = submit(store, ["a text"], task="summarize", params={"prompt": "word " * 600 + "{text}"})
+
+    make_shift().run()
+
+    (found,) = all_results(store, job_id)
+    assert found.error is not None
+    assert found.error.code == "too_long"
+    assert found.error.message == (
+        "what stands beside the text leaves no room for any of it: 602 tokens; the model takes at most 512"
+    )
+
+
 def test_a_summary_of_a_long_text_takes_a_further_round(store: Store, make_shift: MakeShift) -> None:
     long = " ".join(f"word{n}" for n in range(2000))
     job_id = submit(store, [long, "short text"], task="summarize")
