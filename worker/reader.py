@@ -12,7 +12,6 @@ from jobs.errors import (
     ModelFailed,
     ModelMismatch,
     StoreUnavailable,
-    TextmillError,
     UnknownModel,
     UnknownTask,
 )
@@ -218,14 +217,6 @@ class Reader:
         if ready:
             self._feed.put(chunks[0].claim.model, ready)
         self._lines.trim()
-        self._record(chunks)
-
-    def _record(self, chunks: Sequence[Held]) -> None:
-        """What the jobs run with, noted while the device is at work."""
-        for held in chunks:
-            if held.in_force is not None:
-                with suppress(TextmillError):  # worth no second try
-                    self._store.jobs.record(held.claim.job_id, dict(held.in_force))
 
     def _fetch(self, claims: Sequence[Claim]) -> bool:
         """Have the blocks of these claims at hand. False: the shift was told to stop first."""
