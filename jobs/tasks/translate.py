@@ -151,7 +151,7 @@ def _sampling(params: TranslateParams, codec: Codec) -> Sampling:
 
 def _limit(params: TranslateParams, codec: Codec) -> int | None:
     """Tokens of one part, so that its translation fits the answer; None: only the model's input limits it."""
-    most = _sampling(params, codec).max_new_tokens
+    most = _sampling(params, codec).max_new_tokens or codec.in_force.get("max_new_tokens")
     return None if most is None else max(int(most * SHARE), 1)
 
 

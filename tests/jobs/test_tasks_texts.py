@@ -254,7 +254,18 @@ def test_a_text_whose_translation_would_not_fit_the_answer_is_translated_in_part
 
     assert len(whole.requests) == 1
     assert len(limited.requests) == len(limited.weights) > 1
-    assert max(limited.weights) <= 24
+    assert max(limited.weights) <= 20
+
+
+def test_a_models_own_longest_answer_bounds_the_parts_of_a_translation() -> None:
+    codec = Codec("multilingual", limit=1000)
+    codec.in_force = {"max_new_tokens": 40}
+
+    _, (asked,) = run("translate", sentences(20), codec, {})
+    _, (roomy,) = run("translate", sentences(20), codec, {"max_new_tokens": 400})
+
+    assert max(asked.weights) <= 20
+    assert len(roomy.requests) == 1
 
 
 # ----- generate ------------------------------------------------------------------------------------------
