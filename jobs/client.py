@@ -130,15 +130,22 @@ class Client:
         return job
 
     def retry(self, job_id: str) -> JobHandle:
-        """A new job of the items that have no ok result. Raises InvalidState while it runs, or when all are ok."""
+        """A new job of the items that have no ok result, neither in this job nor in any retry of it.
+
+        Raises InvalidState while the job or a retry of it runs, or when all items are ok.
+        """
         job = self.get(job_id).refresh()
         if not job.state.final:
             raise InvalidState(f"{job.id} is {job.state}; only a job that has ended can be retried")
-        if job.counts.ok == job.counts.total:
+        for other in map(self._store.jobs.get, self._store.retries.chain(job.id)):
+            if not other.state.final:
+                raise InvalidState(f"{other.id}, of the same items, is {other.state}; wait for it or cancel it first")
+        left = RetrySource(self._store, job.id)
+        if left.empty:
             raise InvalidState(f"{job.id} has no items without an ok result; there is nothing to retry")
         return self.submit(
             job.task,
-            RetrySource(self._store, job.id),
+            left,
             model=job.model,
             params=job.params,
             priority=job.priority,

@@ -59,12 +59,13 @@ class JobHandle:
             after = page[-1].seq
 
     def latest(self) -> Iterator[Result]:
-        """The first job's results in order, with those of its retries laid over them."""
-        return self._store.results.latest(self.id)
+        """The first job's results in order, each replaced by a retry's where that counts: ok before an error, then the
+        newest."""
+        return self._store.retries.latest(self.id)
 
     def latest_rows(self) -> Iterator["ResultRow"]:
         """The same as they are stored."""
-        return self._store.results.latest_rows(self.id)
+        return self._store.retries.latest_rows(self.id)
 
     def stream(self) -> Iterator[Result]:
         """Every result once, as items finish; ends when the job is final."""

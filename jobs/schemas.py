@@ -25,12 +25,12 @@ class Frozen(BaseModel):
 class Item(BaseModel):
     """What every task's item may carry beside its own fields; unknown fields are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     custom_id: CustomId | None = None
-    """Default: the item's `seq` as text."""
+    """The item's name, unique in its job; `null`: its position, counted from 0."""
     params: dict[str, Any] | None = None
-    """Overrides of the job's params, same schema."""
+    """Params that lie over the job's for this item alone."""
 
 
 class JobSpec(Frozen):

@@ -183,7 +183,7 @@ class Reader:
         It is not kept waiting in hand either, or a neighbour's crash would be blamed on it.
         """
         if self._in_hand:
-            self._store.chunks.release({suspect.chunk_id: suspect.token})
+            self._writer.give_back(self._take(suspect, fence_at))  # who has patience with a database that is away
             while self._in_hand and not self._stop.is_set():
                 self._sleep(LAST_LOOK_S)
             return

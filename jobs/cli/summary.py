@@ -12,6 +12,8 @@ def summary(job: Job, tally: Tally, output: str) -> str:
     lines = [_counts(job, tally)]
     if tally.truncated_items:
         lines.append(f"cut     {tally.truncated_tokens:,} tokens of {tally.truncated_items:,} long items were not read")
+    if tally.cut_outputs:
+        lines.append(f"cut     {tally.cut_outputs:,} outputs ended at max_new_tokens, perhaps in mid-sentence")
     lines += [f"results {'standard output' if output == '-' else output}", f"job     {job.id}"]
     if tally.errors:
         lines += [

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from jobs import cli
+from jobs import cli, tasks
 from jobs.store import Store
 
 
@@ -85,6 +85,34 @@ def test_tasks_are_listed_and_shown_in_full(call: Call) -> None:
     assert "long_text: truncate | split | error" in shown.out
     assert "text: string (required)" in shown.out
     assert "did you mean 'classify'" in unknown.err
+
+
+@pytest.mark.parametrize("name", ["classify", "embed", "generate", "summarize", "translate"])
+def test_every_parameter_of_a_task_is_explained(call: Call, name: str) -> None:
+    params = tasks.find(name).params.model_fields
+
+    said = " ".join(call("tasks", name).out.split())
+
+    explanations = [" ".join((field.description or "").split()) for field in params.values()]
+    assert all(explanations)
+    assert [text for text in explanations if text not in said] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("classify", "labels: list of {label: string, score: number}\n"),
+        ("classify", "labels: list of string, 2 to 1000\n"),
+        ("embed", "embedding: list of number\n"),
+        ("generate", "generations: list of {generated_text: string, finish_reason: stop | length}\n"),
+        ("generate", "messages: list of {role: system | user | assistant, content: string}, 1 to 10000\n"),
+        ("generate", "max_new_tokens (also max_tokens, max_length): integer, 1 to 1000000\n"),
+        ("generate", "top_p: number, above 0, to 1\n"),
+        ("translate", "target: string, 2 to 64 characters\n"),
+    ],
+)
+def test_nested_fields_and_bounds_are_written_out(call: Call, name: str, words: str) -> None:
+    assert f"  {words}" in call("tasks", name).out
 
 
 def test_a_submit_without_a_model_names_what_could_be_typed(call: Call, tmp_path: Path) -> None:

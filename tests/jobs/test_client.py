@@ -346,6 +346,37 @@ def test_a_retry_takes_what_is_not_ok_under_the_ids_it_had(any_client: Client) -
     ]
 
 
+def test_a_retry_leaves_out_what_an_earlier_retry_has_done(any_client: Client) -> None:
+    items = [f"bad {n}" if n % 4 == 0 else f"good {n}" for n in range(12)]
+    first = any_client.submit("classify", items, model="fake")
+    finish(any_client, failing="bad")
+    second = any_client.retry(first.id)
+    finish(any_client, failing="bad 8")
+
+    third = any_client.retry(first.id)
+    finish(any_client)
+
+    assert [result.custom_id for result in second.results()] == ["0", "4", "8"]
+    assert [result.custom_id for result in third.results()] == ["8"]
+    for job in (first, second, third):
+        with pytest.raises(InvalidState, match="nothing to retry"):
+            any_client.retry(job.id)
+    assert len(any_client.list()) == 3
+    assert [label(result) for result in first.latest()] == items
+
+
+def test_a_job_is_not_retried_while_a_retry_of_it_runs(client: Client) -> None:
+    first = client.submit("classify", ["bad"], model="fake")
+    finish(client, failing="bad")
+    second = client.retry(first.id)
+
+    with pytest.raises(InvalidState, match=f"{second.id}, of the same items, is queued"):
+        client.retry(first.id)
+    client.cancel(second.id)
+
+    assert client.retry(first.id).refresh().counts.total == 1
+
+
 def test_what_a_cancelled_job_has_not_done_can_be_retried(client: Client) -> None:
     handle = client.submit("classify", TEXTS, model="fake")
     chunks = claimed(client)
