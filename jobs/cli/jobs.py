@@ -100,6 +100,7 @@ def status(job: JobId, as_json: AsJson = False) -> None:
 
 def watch(job: JobId, as_json: AsJson = False) -> None:
     """Follow a job to its end. Exit code as for `run`; Ctrl-C stops watching and leaves the job alone."""
+    from jobs.cli.load import load_of
     from jobs.cli.progress import reporter
     from jobs.cli.view import exit_code
 
@@ -109,7 +110,7 @@ def watch(job: JobId, as_json: AsJson = False) -> None:
         absence = Absence(database, handle.refresh().queue)
         try:
             while not (now := handle.refresh()).state.final:
-                shown.show(now)
+                shown.show(now, load_of(database, now.queue))
                 if now.control == Control.RUN and (missing := absence.noticed()):
                     shown.note(missing)
                 time.sleep(WATCH_S)
