@@ -17,8 +17,21 @@ from jobs.tasks.base import Kind, Known, Task
 
 FAKE = "fake"
 """The key that always exists: the fake engine, for every task."""
+FOLDER_ENGINES = ("torch", "ctranslate2", "openvino")
+"""Engines that begin with a folder as Transformers writes them."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@-]{0,190}")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class Remote(BaseModel):
+    """Where an engine runs that has a process and an environment of its own (engine `remote`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    python: str = Field(pattern=r"^/")
+    """The environment's interpreter, by its absolute path. Textmill is installed there, without extras."""
+    engine: str = Field(pattern=r"^[\w.-]+$")
+    """The engine it runs; its text side is ours where we have it too, else that of `torch`."""
 
 
 class ModelSpec(BaseModel):
@@ -33,9 +46,11 @@ class ModelSpec(BaseModel):
     kind: Kind
     tasks: tuple[str, ...]
     engine: str = "torch"
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """None: the `dtype` setting."""
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None
+    """None: the `dtype` setting. int8: engines `ctranslate2` and `openvino` only."""
     device: str | None = None
+    remote: Remote | None = None
+    """For engine `remote` only."""
     head: Literal["classify", "embed", "generate"]
     """Which model class is loaded: sequence classification, bare encoder, or generation."""
     adapter: str | None = None
@@ -135,8 +150,12 @@ class Registry:
         for name in spec.tasks:
             if spec.kind not in find(name).kinds:
                 raise InvalidModel(f"{spec.name}: {name} is not served by models of kind {spec.kind!r}")
-        if spec.engine == "torch":
+        if (spec.engine == "remote") != (spec.remote is not None):
+            raise InvalidModel(f"{spec.name}: engine 'remote' and a 'remote' Python go together, or neither is named")
+        if spec.engine in FOLDER_ENGINES:
             read_facts(_folder(spec.path))
+        if (spec.engine, spec.dtype) == ("torch", "int8"):
+            raise InvalidModel(f"{spec.name}: engine 'torch' computes in float32, bfloat16 and float16, not in int8")
         if spec.adapter is not None:
             check_adapter(Path(spec.adapter))
         self._specs.put(spec)
@@ -246,10 +265,10 @@ def _tables(file: Path) -> Mapping[str, Mapping[str, Any]]:
 def _declared(file: Path, name: str, entry: Mapping[str, Any]) -> ModelSpec:
     """The entry, completed by what the model's configuration says unless another engine loads it."""
     fields = {"path": "", **entry, "name": name}
-    if fields.get("engine", "torch") != "torch":
+    local = (file.parent / Path(fields["path"]).expanduser()).absolute()
+    if fields.get("engine", "torch") not in FOLDER_ENGINES and not (fields.get("remote") and local.is_dir()):
         return ModelSpec.model_validate(fields)
     if not fields["path"]:
         raise InvalidModel("no 'path'")
-    local = (file.parent / Path(fields["path"]).expanduser()).absolute()
     found = inspect(local if local.is_dir() else str(fields["path"]))
     return ModelSpec.model_validate({**found.model_dump(), **fields, "path": found.path})

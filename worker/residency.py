@@ -131,6 +131,7 @@ class Residency:
             threads=self._settings.threads or self._device.threads,
             max_batch_tokens=self._settings.max_batch_tokens,
             dtype=spec.dtype or self._settings.dtype,
+            cache=self._settings.home / "converted",
         )
 
     def _close(self, name: str) -> None:

@@ -1,5 +1,6 @@
 """`textmill models`: the registry that jobs name their model from."""
 
+import os
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jobs.cli.bench import bench
 from jobs.cli.choice import FAKE
 from jobs.cli.params import words
 from jobs.cli.session import registry, store
@@ -26,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("add")(add)
     group.command("remove")(remove)
     group.command("fetch")(fetch)
+    group.command("bench")(bench)
     app.add_typer(group, name="models")
 
 
@@ -46,8 +49,12 @@ def list_models(
 def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What jobs call it.")],
     path: Annotated[str, typer.Argument(metavar="FOLDER", help="Its folder, or a Hub id in the local cache.")],
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    engine: Annotated[str | None, typer.Option(help="What loads it [torch].")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16, or int8 but for torch.")] = None,
+    engine: Annotated[str | None, typer.Option(help="What runs it: torch, ctranslate2 or openvino [torch].")] = None,
+    python: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Run that engine in a process of its own, by another environment's Python."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Where it runs, if not where the worker does.")] = None,
     adapter: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A LoRA to merge into it.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Only these tasks, with commas between.")] = None,
@@ -55,8 +62,10 @@ def add(
     """Register a model. Only its configuration is read now; weights are loaded when a job needs them."""
     from jobs.models import Registry, inspect
 
-    wishes = {"dtype": dtype, "engine": engine, "device": device, "tasks": words(tasks) or None}
+    wishes: dict[str, Any] = {"dtype": dtype, "engine": engine, "device": device, "tasks": words(tasks) or None}
     wishes |= {"adapter": str(adapter.absolute()) if adapter else None}
+    if python is not None:
+        wishes |= {"engine": "remote", "remote": {"python": os.path.abspath(python), "engine": engine or "torch"}}
     wishes = {key: value for key, value in wishes.items() if value is not None}
     spec = _checked(inspect(path).model_dump() | {"name": name} | wishes)
     with store() as opened:

@@ -1,6 +1,9 @@
 """Tiny models for the session, and a way to ask one: encode, add, step until all has come back."""
 
+import sysconfig
+import venv
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +22,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(scope="session")
+def other_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The interpreter of another virtual environment, to which this one's packages are lent."""
+    home = tmp_path_factory.mktemp("other") / "environment"
+    venv.create(home, with_pip=False, symlinks=True)
+    packages = next(home.glob("lib/python*/site-packages"))
+    lent = [str(Path(__file__).parents[2]), sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]]
+    (packages / "lent.pth").write_text("\n".join(lent) + "\n", encoding="utf-8")
+    return str(home / "bin" / "python")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
@@ -34,6 +48,7 @@ class Subject:
         self.engine = engine(spec.engine)
         self.codec: EngineCodec = self.engine.codec(spec)
         given = {"device": "cpu", "memory_bytes": 2**30, "threads": 1, "max_batch_tokens": 4096, **room}
+        given.setdefault("cache", Path(spec.path).parent / "converted")
         self.model: Model = self.engine.load(spec, self.codec, Room(**given))
 
     def __call__(self, *requests: Request) -> list[Outcome]:

@@ -18,7 +18,7 @@ def test_the_shipped_engines_are_found_by_their_module() -> None:
     assert engine("torch").name == "torch"
 
 
-@pytest.mark.parametrize("name", ["nonsense", "base", "batch", "../fake", "os"])
+@pytest.mark.parametrize("name", ["nonsense", "base", "batch", "converted", "../fake", "os"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(ModelFailed, match=r"known engines: .*fake.*torch"):
         engine(name)
@@ -45,6 +45,21 @@ def test_an_engine_whose_libraries_are_missing_fails_its_models(monkeypatch: pyt
 
     with pytest.raises(ModelFailed, match="no_such_distribution"):
         engine("broken")
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"), [("openvino", "openvino"), ("ctranslate2", "ctranslate2"), ("torch", "worker")]
+)
+def test_a_shipped_engine_without_its_libraries_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, name: str, extra: str
+) -> None:
+    def missing(_: str) -> None:
+        raise ModuleNotFoundError("No module named 'library'")
+
+    monkeypatch.setattr(worker.engines, "_module", missing)
+
+    with pytest.raises(ModelFailed, match=rf"install textmill\[{extra}\]"):
+        engine(name)
 
 
 def test_the_fake_engine_needs_no_model_library() -> None:

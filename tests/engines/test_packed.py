@@ -13,7 +13,7 @@ from tests.engines.conftest import Ask, Subject, near
 from tests.engines.tiny import CLASSIFIERS, Tiny
 from worker.engines.base import Encoded, Work
 from worker.engines.torch import encoder_net, packed
-from worker.engines.torch.encoder_net import pool
+from worker.engines.torch.answering import pool
 from worker.engines.torch.packed import PackedReader
 from worker.engines.torch.padded import PaddedReader
 

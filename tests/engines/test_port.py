@@ -101,12 +101,68 @@ class Torch:
         handle.remove()
 
 
-ENGINES = ["fake", "bert", "gpt2", "t5"]
+class CTranslate2(Torch):
+    """The same, with the library's call made to fail before it begins."""
+
+    @contextmanager
+    def _before(self, subject: Subject, check: Any) -> Iterator[None]:
+        net: Any = subject.model
+        real = net._net._model
+
+        class Spoilt:
+            def __getattr__(self, name: str) -> Any:
+                def call(rows: list[list[str]], *args: Any, **wishes: Any) -> Any:
+                    check(_side_by_side([[int(token) for token in row] for row in rows]))
+                    return getattr(real, name)(rows, *args, **wishes)
+
+                return call
+
+        net._net._model = Spoilt()
+        yield
+        net._net._model = real
+
+
+class OpenVino(Torch):
+    @contextmanager
+    def _before(self, subject: Subject, check: Any) -> Iterator[None]:
+        net: Any = subject.model
+        reader = net._net._reader
+        real = reader._pass
+
+        class Spoilt:
+            def infer(self, given: Any, **wishes: Any) -> Any:
+                check(torch.tensor(given[0]))
+                return real.infer(given, **wishes)
+
+        reader._pass = Spoilt()
+        yield
+        reader._pass = real
+
+
+class Remote(Fake):
+    """The fake engine in a process and an environment of its own."""
+
+    def __init__(self, python: str) -> None:
+        remote = {"python": python, "engine": "fake"}
+        self.spec = ModelSpec.model_validate({**Fake.spec.model_dump(), "engine": "remote", "remote": remote})
+
+
+def _side_by_side(rows: list[list[int]]) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=-1)
+
+
+ENGINES = ["fake", "bert", "gpt2", "t5", "ctranslate2-gpt2", "ctranslate2-t5", "openvino-bert", "remote-fake"]
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest, tiny: Tiny) -> Any:
-    return Fake() if request.param == "fake" else Torch(tiny(request.param))
+    name, _, model = request.param.rpartition("-")
+    if name == "remote":
+        return Remote(request.getfixturevalue("other_python"))
+    if model == "fake":
+        return Fake()
+    kinds: dict[str, type[Torch]] = {"ctranslate2": CTranslate2, "openvino": OpenVino}
+    return kinds.get(name, Torch)(tiny(model, engine=name or "torch"))
 
 
 @pytest.fixture

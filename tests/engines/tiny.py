@@ -377,5 +377,8 @@ def _save(model: Any, folder: Path) -> None:
         for name, weight in model.named_parameters():
             if weight.dim() > 1:
                 weight.normal_(std=0.5 if "embed" in name or "shared" in name else 1.0)
+        if model.config.model_type == "marian":  # whose decoder starts from a token of zeros
+            for stack in (model.get_encoder(), model.get_decoder()):
+                stack.embed_tokens.weight[model.config.pad_token_id] = 0.0
     transformers.utils.logging.disable_progress_bar()
     model.save_pretrained(folder)

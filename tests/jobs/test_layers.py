@@ -1,6 +1,7 @@
 """Imports point one way, and a producer loads nothing heavy."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_an_import_against_the_layers_is_found(tmp_path: Path) -> None:
     assert "house.lower -> house.upper" in done.stdout
 
 
-@pytest.mark.parametrize("package", ["torch", "celery", "sqlalchemy", "redis", "numpy", "transformers"])
+@pytest.mark.parametrize("package", ["torch", "celery", "sqlalchemy", "redis", "numpy", "transformers", "openvino"])
 def test_a_heavy_import_at_module_level_is_refused(package: str) -> None:
     at_the_top = ruff_on(f"import {package}\n", pretended_path="jobs/somewhere.py")
     when_needed = ruff_on(f"def use():\n    import {package}\n", pretended_path="jobs/somewhere.py")
@@ -83,6 +84,22 @@ def test_a_heavy_import_at_module_level_is_refused(package: str) -> None:
     assert at_the_top.returncode == 1
     assert "TID253" in at_the_top.stdout
     assert when_needed.returncode == 0, when_needed.stdout
+
+
+@pytest.mark.parametrize("library", ["ctranslate2", "openvino"])
+def test_only_its_engine_imports_an_optional_library(library: str) -> None:
+    ours = (path for package in ("jobs", "worker") for path in (ROOT / package).rglob("*.py"))
+    imported = re.compile(rf"^\s*(import|from) {library}\b", re.MULTILINE)
+
+    found = {path.parent.relative_to(ROOT).as_posix() for path in ours if imported.search(path.read_text("utf-8"))}
+
+    assert found == {f"worker/engines/{library}"}
+
+
+def test_the_engines_package_loads_no_engine() -> None:
+    loaded = modules_after("import worker.engines; assert 'openvino' in worker.engines.names()")
+
+    assert loaded.isdisjoint({"torch", "transformers", "numpy", "ctranslate2", "openvino"})
 
 
 def test_no_module_of_the_domain_has_a_heavy_import_at_its_top() -> None:

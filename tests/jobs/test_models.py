@@ -301,6 +301,10 @@ def test_the_only_model_of_a_task_need_not_be_named(registry: Registry, make_mod
         ({"tasks": ("translate",)}, "translate is not served by models of kind 'encoder'"),
         ({"adapter": "lora"}, "absolute path"),
         ({"adapter": "/etc"}, "an adapter has adapter_config.json"),
+        ({"engine": "openvino", "path": "/missing"}, "no such folder"),
+        ({"dtype": "int8"}, "engine 'torch' computes in float32, bfloat16 and float16, not in int8"),
+        ({"engine": "remote"}, "go together"),
+        ({"remote": {"python": "/usr/bin/python3", "engine": "torch"}}, "go together"),
     ],
 )
 def test_a_spec_that_no_worker_could_load_is_not_registered(
@@ -350,6 +354,22 @@ def test_a_models_file_is_synced_and_other_entries_stay(
     found = registry.get("opus-mt.ko-en")
     assert (found.path, found.kind, found.tasks) == (str(tmp_path / "folder"), "seq2seq", ("translate",))
     assert found in again
+
+
+@pytest.mark.parametrize(
+    "more", ['engine = "openvino"\ndtype = "int8"\n', 'engine = "remote"\nremote = {python = "/p", engine = "torch"}\n']
+)
+def test_other_engines_of_a_models_file_are_completed_from_its_folder(
+    registry: Registry, make_model: MakeModel, tmp_path: Path, more: str
+) -> None:
+    make_model(name="folder")
+    file = tmp_path / "models.toml"
+    file.write_text(f'[models.mine]\npath = "folder"\n{more}')
+
+    (spec,) = registry.sync(file)
+
+    assert (spec.kind, spec.head, spec.tasks) == ("encoder", "classify", ("classify",))
+    assert spec == registry.get("mine")
 
 
 @pytest.mark.parametrize(

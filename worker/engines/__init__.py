@@ -9,20 +9,27 @@ from jobs.errors import ModelFailed
 from worker.engines.base import Engine
 
 GROUP = "textmill.engines"
-NOT_ENGINES = frozenset({"base", "batch"})
+NOT_ENGINES = frozenset({"base", "batch", "converted", "loop"})
+EXTRAS = {"ctranslate2": "ctranslate2", "openvino": "openvino"}
+"""The extra that brings an engine's libraries; `worker` for the others."""
 
 
 def engine(name: str) -> Engine:
     """A new engine of that name. Raises ModelFailed when there is none, or when its libraries are not installed."""
     plugins = _plugins()
-    known = sorted({*_shipped(), *plugins})
-    if name not in known:
-        raise ModelFailed(f"unknown engine {name!r}; known engines: {', '.join(known)}")
+    if name not in names():
+        raise ModelFailed(f"unknown engine {name!r}; known engines: {', '.join(names())}")
     try:
         factory = plugins[name].load() if name in plugins else _module(name).ENGINE
     except ImportError as error:
-        raise ModelFailed(f"engine {name!r} cannot be loaded here: {error}; install textmill[worker]") from error
+        extra = EXTRAS.get(name, "worker")
+        raise ModelFailed(f"engine {name!r} cannot be loaded here: {error}; install textmill[{extra}]") from error
     return cast(Engine, factory())
+
+
+def names() -> list[str]:
+    """Every engine there is, its libraries installed or not."""
+    return sorted({*_shipped(), *_plugins()})
 
 
 def _module(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from jobs.models import ModelSpec
@@ -40,6 +41,8 @@ class Room:
     threads: int
     max_batch_tokens: int
     dtype: str = "float32"
+    cache: Path | None = None
+    """Where engines keep the models they convert."""
 
 
 class EngineCodec(Codec, Protocol):
@@ -98,6 +101,10 @@ class Engine(Protocol):
 
     def size(self, spec: ModelSpec) -> int:
         """Estimated bytes of device memory that `load` would take, from the files on disk."""
+        ...
+
+    def precisions(self, spec: ModelSpec, device: str) -> Sequence[str]:
+        """What it could compute this model in on that device, for comparisons; nothing for a model it does not run."""
         ...
 
     def load(self, spec: ModelSpec, codec: EngineCodec, room: Room) -> Model:

@@ -91,6 +91,9 @@ class FakeEngine:
     def size(self, spec: ModelSpec) -> int:
         return _options(spec).memory_bytes
 
+    def precisions(self, spec: ModelSpec, device: str) -> tuple[str, ...]:
+        return ("float32",)
+
     def load(self, spec: ModelSpec, codec: EngineCodec, room: Room) -> Model:
         options = _options(spec)
         time.sleep(options.load_s)

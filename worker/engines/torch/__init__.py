@@ -18,7 +18,7 @@ from worker.engines.torch.causal import CausalCodec, CausalNet
 from worker.engines.torch.encoder import EncoderCodec
 from worker.engines.torch.encoder_net import EncoderNet
 from worker.engines.torch.generation import Ask
-from worker.engines.torch.memory import device_of, errors_mapped, memory_of, reclaim
+from worker.engines.torch.memory import device_of, errors_mapped, memory_of, precisions_of, reclaim
 from worker.engines.torch.sentences import sentences_of
 from worker.engines.torch.seq2seq import Seq2SeqCodec, Seq2SeqNet
 from worker.packing import PADDED
@@ -49,6 +49,9 @@ class TorchEngine:
         return loading.bytes_of(
             folder if spec.head == "generate" else sentences_of(folder).folder, spec.dtype or "float32"
         )
+
+    def precisions(self, spec: ModelSpec, device: str) -> tuple[str, ...]:
+        return precisions_of(device)
 
     def load(self, spec: ModelSpec, codec: EngineCodec, room: Room) -> Model:
         if not isinstance(codec, EncoderCodec | CausalCodec | Seq2SeqCodec):

@@ -1,23 +1,21 @@
-"""Runs batches of one-shot requests: classification heads, embeddings, similarity with candidates that recur."""
+"""The built-in way of reading texts once: packed where that is proven, padded elsewhere, in passes of the best size."""
 
 import logging
 import random
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from jobs.errors import ModelFailed
-from jobs.tasks.base import Classified, Classify, Compared, Embed, Embedded, Outcome
-from worker.engines.base import Work
-from worker.engines.torch.encoder import CANDIDATES, Compare, EncoderCodec
+from jobs.tasks.base import Classify, Embed
+from worker.engines.torch.answering import Reader, ReaderNet
+from worker.engines.torch.encoder import EncoderCodec
 from worker.engines.torch.limits import first_position
 from worker.engines.torch.linear import quicken
 from worker.engines.torch.packed import PackedReader
 from worker.engines.torch.padded import Ids, PaddedReader
-from worker.engines.torch.recent import Recent
-from worker.engines.torch.sentences import Pooling
 from worker.packing import END_TO_END, PADDED, Packing
 
 log = logging.getLogger("textmill.worker")
@@ -37,34 +35,16 @@ CLOSE = {torch.float32: 1e-4}
 CLOSE_OTHERWISE = 5e-2
 
 
-class Reader(Protocol):
-    """A way of reading several texts in one pass."""
-
-    def hidden(self, texts: Sequence[Ids]) -> list[torch.Tensor]: ...
-
-    def logits(self, texts: Sequence[Ids]) -> torch.Tensor: ...
-
-
-class EncoderNet:
+class EncoderNet(ReaderNet):
     """A loaded encoder. `batch_tokens` is what a pass takes: at most what was asked, on a CPU the fastest measured."""
 
     def __init__(self, model: Any, codec: EncoderCodec, device: torch.device, *, batch_tokens: int) -> None:
         self._model = model.get_encoder() if codec.config.is_encoder_decoder and Embed in codec.heads else model
         self._codec = codec
-        self._vectors: Recent[torch.Tensor] = Recent(CANDIDATES)
-        config = codec.config
-        self._labels = tuple(str(config.id2label[at]) for at in range(config.num_labels))
-        self._multi_label = config.problem_type == "multi_label_classification"
-        self._reader: Reader
-        self._reader, self.packing, self.exact = self._fastest(device)
-        self.batch_tokens = self._best_step(batch_tokens) if device.type == "cpu" else batch_tokens
-
-    def forward(self, batch: Sequence[Work]) -> list[Outcome]:
-        """The outcomes of a batch, in its order."""
-        kind = type(batch[0].encoded.request)
-        if kind is Classify:
-            return self._classify(batch)
-        return self._embed(batch) if kind is Embed else self._compare(batch)
+        reader, packing, self.exact = self._fastest(device)
+        super().__init__(codec, reader, packing=packing, batch_tokens=batch_tokens)
+        if device.type == "cpu":
+            self.batch_tokens = self._best_step(batch_tokens)
 
     # ----- how texts are read -----
 
@@ -144,68 +124,3 @@ class EncoderNet:
         ids = self._codec.framed([])
         inside = [draw.randrange(words) for _ in range(max(0, length - len(ids.ids)))]
         return self._codec.framed([number for number in inside if number not in self._codec.tokens.control])
-
-    # ----- what is asked -----
-
-    def _classify(self, batch: Sequence[Work]) -> list[Outcome]:
-        logits = self._reader.logits([item.encoded.payload for item in batch]).float().cpu().tolist()
-        return [
-            Classified(tuple(row), self._labels, self._multi_label, input_tokens=item.encoded.length)
-            for row, item in zip(logits, batch, strict=True)
-        ]
-
-    def _embed(self, batch: Sequence[Work]) -> list[Outcome]:
-        own = self._codec.sentences.pooling
-        asked: list[Any] = [item.encoded.request for item in batch]
-        hidden = self._reader.hidden([item.encoded.payload for item in batch])
-        vectors = [pool(tokens.float(), request.pooling or own) for tokens, request in zip(hidden, asked, strict=True)]
-        return [
-            Embedded(_bytes(vector, request), input_tokens=item.encoded.length)
-            for vector, request, item in zip(torch.stack(vectors).cpu(), asked, batch, strict=True)
-        ]
-
-    def _compare(self, batch: Sequence[Work]) -> list[Outcome]:
-        payloads: list[Compare] = [item.encoded.payload for item in batch]
-        candidates = self._candidates({text: ids for each in payloads for text, ids in each.candidates.items()})
-        texts = self._unit([each.text for each in payloads])
-        outcomes: list[Outcome] = []
-        for text, item, each in zip(texts, batch, payloads, strict=True):
-            asked: Any = item.encoded.request
-            vectors = [candidates[candidate] for candidate in asked.candidates]
-            cosines = (torch.stack(vectors) @ text).tolist() if vectors else []
-            outcomes.append(Compared(tuple(cosines), input_tokens=len(each.text.ids)))
-        return outcomes
-
-    def _candidates(self, wanted: dict[str, Ids]) -> dict[str, torch.Tensor]:
-        found = {text: vector for text in wanted if (vector := self._vectors.get(text)) is not None}
-        missing = [text for text in wanted if text not in found]
-        lengths = [len(wanted[text].ids) for text in missing]
-        for batch in self.packing.batches(lengths, self.batch_tokens):
-            texts = [missing[at] for at in batch]
-            for text, vector in zip(texts, self._unit([wanted[text] for text in texts]), strict=True):
-                found[text] = vector
-                self._vectors.put(text, vector)
-        return found
-
-    def _unit(self, texts: list[Ids]) -> torch.Tensor:
-        """Vectors of length 1, on the CPU."""
-        pooling = self._codec.sentences.pooling
-        vectors = torch.stack([pool(tokens.float(), pooling) for tokens in self._reader.hidden(texts)])
-        return torch.nn.functional.normalize(vectors, dim=-1).cpu()
-
-
-def pool(tokens: torch.Tensor, mode: Pooling) -> torch.Tensor:
-    """One vector [width] of a text's token vectors [tokens, width]."""
-    if mode == "mean":
-        return tokens.mean(0)
-    if mode == "max":
-        return tokens.amax(0)
-    return tokens[0] if mode == "cls" else tokens[-1]
-
-
-def _bytes(vector: torch.Tensor, request: Embed) -> bytes:
-    vector = vector[: request.dimensions]
-    if request.normalize:
-        vector = torch.nn.functional.normalize(vector, dim=-1)
-    data: bytes = vector.numpy().astype("<f4").tobytes()
-    return data

@@ -37,6 +37,14 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+def precisions_of(name: str) -> tuple[str, ...]:
+    """What the device computes in at full speed."""
+    if name.startswith("cuda"):
+        return ("float32", "bfloat16", "float16")
+    has_bf16 = name == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return ("float32", "bfloat16") if has_bf16 else ("float32",)
+
+
 def reclaim(device: torch.device) -> None:
     """Give cached blocks back, so that the next allocation is not hindered by the shapes of the last."""
     if device.type == "cuda":

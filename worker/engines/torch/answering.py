@@ -1,0 +1,104 @@
+"""Answers one-shot requests from what a reader makes of texts: classification, embeddings, similarity."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from jobs.tasks.base import Classified, Classify, Compared, Embed, Embedded, Outcome
+from worker.engines.base import Work
+from worker.engines.torch.encoder import CANDIDATES, Compare, EncoderCodec
+from worker.engines.torch.padded import Ids
+from worker.engines.torch.recent import Recent
+from worker.engines.torch.sentences import Pooling
+from worker.packing import Packing
+
+
+class Reader(Protocol):
+    """A way of reading several texts in one pass."""
+
+    def hidden(self, texts: Sequence[Ids]) -> list[torch.Tensor]: ...
+
+    def logits(self, texts: Sequence[Ids]) -> torch.Tensor: ...
+
+
+class ReaderNet:
+    """Runs batches through a reader. `batch_tokens` is what a pass takes, as `packing` counts them."""
+
+    def __init__(self, codec: EncoderCodec, reader: Reader, *, packing: Packing, batch_tokens: int) -> None:
+        self._codec, self._reader = codec, reader
+        self.packing, self.batch_tokens = packing, batch_tokens
+        self._vectors: Recent[torch.Tensor] = Recent(CANDIDATES)
+        config = codec.config
+        self._labels = tuple(str(config.id2label[at]) for at in range(config.num_labels))
+        self._multi_label = config.problem_type == "multi_label_classification"
+
+    def forward(self, batch: Sequence[Work]) -> list[Outcome]:
+        """The outcomes of a batch, in its order."""
+        kind = type(batch[0].encoded.request)
+        if kind is Classify:
+            return self._classify(batch)
+        return self._embed(batch) if kind is Embed else self._compare(batch)
+
+    def _classify(self, batch: Sequence[Work]) -> list[Outcome]:
+        logits = self._reader.logits([item.encoded.payload for item in batch]).float().cpu().tolist()
+        return [
+            Classified(tuple(row), self._labels, self._multi_label, input_tokens=item.encoded.length)
+            for row, item in zip(logits, batch, strict=True)
+        ]
+
+    def _embed(self, batch: Sequence[Work]) -> list[Outcome]:
+        own = self._codec.sentences.pooling
+        asked: list[Any] = [item.encoded.request for item in batch]
+        hidden = self._reader.hidden([item.encoded.payload for item in batch])
+        vectors = [pool(tokens.float(), request.pooling or own) for tokens, request in zip(hidden, asked, strict=True)]
+        return [
+            Embedded(_bytes(vector, request), input_tokens=item.encoded.length)
+            for vector, request, item in zip(torch.stack(vectors).cpu(), asked, batch, strict=True)
+        ]
+
+    def _compare(self, batch: Sequence[Work]) -> list[Outcome]:
+        payloads: list[Compare] = [item.encoded.payload for item in batch]
+        candidates = self._candidates({text: ids for each in payloads for text, ids in each.candidates.items()})
+        texts = self._unit([each.text for each in payloads])
+        outcomes: list[Outcome] = []
+        for text, item, each in zip(texts, batch, payloads, strict=True):
+            asked: Any = item.encoded.request
+            vectors = [candidates[candidate] for candidate in asked.candidates]
+            cosines = (torch.stack(vectors) @ text).tolist() if vectors else []
+            outcomes.append(Compared(tuple(cosines), input_tokens=len(each.text.ids)))
+        return outcomes
+
+    def _candidates(self, wanted: dict[str, Ids]) -> dict[str, torch.Tensor]:
+        found = {text: vector for text in wanted if (vector := self._vectors.get(text)) is not None}
+        missing = [text for text in wanted if text not in found]
+        lengths = [len(wanted[text].ids) for text in missing]
+        for batch in self.packing.batches(lengths, self.batch_tokens):
+            texts = [missing[at] for at in batch]
+            for text, vector in zip(texts, self._unit([wanted[text] for text in texts]), strict=True):
+                found[text] = vector
+                self._vectors.put(text, vector)
+        return found
+
+    def _unit(self, texts: list[Ids]) -> torch.Tensor:
+        """Vectors of length 1, on the CPU."""
+        pooling = self._codec.sentences.pooling
+        vectors = torch.stack([pool(tokens.float(), pooling) for tokens in self._reader.hidden(texts)])
+        return torch.nn.functional.normalize(vectors, dim=-1).cpu()
+
+
+def pool(tokens: torch.Tensor, mode: Pooling) -> torch.Tensor:
+    """One vector [width] of a text's token vectors [tokens, width]."""
+    if mode == "mean":
+        return tokens.mean(0)
+    if mode == "max":
+        return tokens.amax(0)
+    return tokens[0] if mode == "cls" else tokens[-1]
+
+
+def _bytes(vector: torch.Tensor, request: Embed) -> bytes:
+    vector = vector[: request.dimensions]
+    if request.normalize:
+        vector = torch.nn.functional.normalize(vector, dim=-1)
+    data: bytes = vector.numpy().astype("<f4").tobytes()
+    return data
