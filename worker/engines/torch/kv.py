@@ -76,6 +76,11 @@ class Place:
         self.shelf = cabinet.shelf(tokens)
         self.slot = self.shelf.add(self)
 
+    @property
+    def order(self) -> tuple[int, int]:
+        """Rows in this order lie side by side."""
+        return self.shelf.length, self.slot
+
     def reach(self, tokens: int) -> None:
         """Have room for so many tokens; moves to a longer shelf where needed."""
         if tokens <= self.shelf.length:
@@ -102,12 +107,14 @@ class Place:
         self.shelf.keys[:, self.slot, :, start:end] = piece.keys
         self.shelf.values[:, self.slot, :, start:end] = piece.values
 
-    def leave(self, *, wipe: bool) -> None:
-        """Free the place; `wipe` when what was written there may be NaN."""
-        if wipe:
-            self.shelf.keys[:, self.slot] = 0
-            self.shelf.values[:, self.slot] = 0
+    def leave(self) -> None:
+        """Free the place."""
         self.shelf.remove(self)
+
+    def wipe(self) -> None:
+        """Leave nothing behind: what was written here may be NaN."""
+        self.shelf.keys[:, self.slot] = 0
+        self.shelf.values[:, self.slot] = 0
 
 
 class Cabinet:

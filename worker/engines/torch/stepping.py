@@ -15,7 +15,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from worker.engines.torch.kv import Place, Shelf
 
-NAME = "textmill-stepping"
+NAME = "textmill_stepping"
+"""What the attention is registered as."""
+ALIGNED = 8 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 4
+"""Queries of a call for several rows, a multiple: torch (2.13) gives each thread a piece of one buffer, and where those
+pieces are not aligned alike, a row's result depends on the thread that computes it."""
 Mask = Callable[[int | None], torch.Tensor]
 """What may be seen, as something to add to scores; by the layer's window."""
 
@@ -38,9 +42,9 @@ class Group(NamedTuple):
 
     shelf: Shelf
     first: int
-    slots: torch.Tensor | None
-    """Which of the shelf's rows; None: all of them, in order."""
-    count: int
+    slots: torch.Tensor | slice
+    """Which of the shelf's rows they are."""
+    many: int
     mask: Mask
 
 
@@ -49,7 +53,7 @@ class Chunk(NamedTuple):
 
     place: Place
     first: int
-    count: int
+    many: int
     length: int
     mask: Mask
 
@@ -71,18 +75,28 @@ class Call(NamedTuple):
     sinks: torch.Tensor | None
 
 
-_now: ContextVar[Pass] = ContextVar("pass")
+class Seen:
+    """A pass that runs, and what its layers asked for."""
+
+    def __init__(self, this: Pass) -> None:
+        self.this = this
+        self.windows: list[int | None] = []
+        """One for each call, so for each layer."""
+
+
+_now: ContextVar[Seen] = ContextVar("pass")
 
 
 @contextmanager
-def stepping(configs: list[Any], this: Pass) -> Iterator[None]:
+def stepping(configs: list[Any], this: Pass) -> Iterator[Seen]:
     """Within it, a model with these configurations attends by this pass."""
     before = [config._attn_implementation for config in configs]
-    token = _now.set(this)
+    seen = Seen(this)
+    token = _now.set(seen)
     try:
         for config in configs:
             config._attn_implementation = NAME
-        yield
+        yield seen
     finally:
         for config, name in zip(configs, before, strict=True):
             config._attn_implementation = name
@@ -107,7 +121,9 @@ def attend(
     """Transformers' attention interface: query [1, heads, tokens, width] to [1, tokens, heads, width]."""
     if attention_mask is not None or position_bias is not None or is_causal is False:
         raise Unstepped("a mask or bias of the model's own")
-    this, layer = _now.get(), module.layer_idx
+    seen, layer = _now.get(), module.layer_idx
+    seen.windows.append(sliding_window)
+    this = seen.this
     _write(this, layer, key[0].transpose(0, 1), value[0].transpose(0, 1))
     call = Call(scaling, sliding_window, softcap, s_aux)
     heads, tokens, width = query.shape[1:]
@@ -133,12 +149,11 @@ def _write(this: Pass, layer: int, keys: torch.Tensor, values: torch.Tensor) -> 
 def _together(group: Group, layer: int, rows: torch.Tensor, out: torch.Tensor, call: Call) -> None:
     shelf, first, slots, count, mask = group
     many = len(shelf.rows)
-    given = rows[first : first + count]
-    if slots is not None:
-        given = given.new_zeros(many, *given.shape[1:]).index_copy_(0, slots, given)
+    _, heads, sharing, width = rows.shape
+    given = rows.new_zeros(many, heads, -(-sharing // ALIGNED) * ALIGNED, width)
+    given[slots, :, :sharing] = rows[first : first + count]
     made = _attended(given, shelf.keys[layer, :many], shelf.values[layer, :many], mask(call.window), call)
-    made = made if slots is None else made[slots]
-    out[first : first + count] = made.reshape(count, *out.shape[1:])
+    out[first : first + count] = made[slots, :, :sharing].reshape(count, *out.shape[1:])
 
 
 def _apart(chunk: Chunk, layer: int, rows: torch.Tensor, out: torch.Tensor, call: Call) -> None:
@@ -163,7 +178,14 @@ def _attended(
         scores = torch.tanh(scores / call.softcap) * call.softcap
     scores = scores + mask
     if call.sinks is not None:
-        sinks = call.sinks.view(1, keys.shape[1], -1, 1).repeat_interleave(scores.shape[2] * keys.shape[1] // call.sinks.numel(), 2)
-        scores = torch.cat([scores, sinks.expand(scores.shape[0], -1, -1, -1).to(scores.dtype)], -1)
+        scores = torch.cat([scores, _columns(call.sinks, scores)], -1)
     shares = scores.float().softmax(-1).to(values.dtype)
     return shares[..., : keys.shape[2]] @ values
+
+
+def _columns(sinks: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """One more score for each query, which takes its share and gives nothing: [query heads] to [rows, key heads,
+    queries, 1]."""
+    rows, heads, queries, _ = scores.shape
+    sharing = sinks.numel() // heads
+    return sinks.view(1, heads, sharing, 1).repeat_interleave(queries // sharing, 2).expand(rows, -1, -1, -1)
