@@ -48,10 +48,10 @@ def loops(ask: Ask, request: pytest.FixtureRequest) -> Loops:
     return Loops(ask(getattr(request, "param", "qwen2")))
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+@pytest.fixture
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.set_num_threads(request.param)
-    yield request.param
+    yield
     torch.set_num_threads(1)
 
 
@@ -70,7 +70,7 @@ def requests_of_all_kinds(limit: int) -> list[Request]:
     chance = random.Random(3)
     words = ["rain", "sun", "fox", "text", "model", "the", "Paris", "walks"]
     found: list[Request] = []
-    for at in range(14):
+    for at in range(9):
         start = COMMON[: 60 if limit < 100 else 200] if at % 2 else ""
         prompt = start + " ".join(chance.choices(words, k=chance.choice([1, 2, 5, 8])))
         if at % 3 == 0:
@@ -84,8 +84,9 @@ def requests_of_all_kinds(limit: int) -> list[Request]:
 # ----- the same answer ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loops", EXACT, indirect=True)
-def test_no_company_changes_a_bit(loops: Loops, threads: int) -> None:
+@pytest.mark.parametrize(("loops", "threads"), [*((name, 1) for name in EXACT), ("gpt2", 3)], indirect=True)
+@pytest.mark.usefixtures("threads")
+def test_no_company_changes_a_bit(loops: Loops) -> None:
     works = loops.works(requests_of_all_kinds(loops.codec.limit))
     alone = {item.key: drain(loops(prefix_bytes=0), [item])[item.key] for item in works}
 
@@ -268,7 +269,7 @@ def test_rows_that_are_done_make_room_at_once(loops: Loops) -> None:
 
 
 def test_a_long_prompt_does_not_stall_those_who_write(loops: Loops) -> None:
-    long = Generate(prompt=(COMMON * 3)[:380], sampling=Sampling(max_new_tokens=2, temperature=0))
+    long = Generate(prompt=(COMMON * 6)[:850], sampling=Sampling(max_new_tokens=2, temperature=0))
     works = loops.works([Generate(prompt="fox", sampling=GREEDY), long])
     assert works[1].encoded.length > 3 * 64
     model = loops(pass_tokens=64)
@@ -316,12 +317,12 @@ def test_a_row_of_numbers_that_are_none_spoils_no_other(tiny: Tiny) -> None:
 
 
 def test_memory_that_is_short_costs_time_only(loops: Loops, monkeypatch: pytest.MonkeyPatch) -> None:
-    works = loops.works(requests_of_all_kinds(loops.codec.limit))
+    works = loops.works([Generate(prompt=f"{at} {COMMON}", sampling=GREEDY) for at in range(6)])
     expected = drain(loops(), works)
     whole = Stepped.__call__
 
     def short(self: Stepped, made: Any) -> torch.Tensor:
-        if made.tokens > 80:
+        if made.tokens > 66:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return whole(self, made)
 
@@ -334,7 +335,7 @@ def test_memory_that_is_short_costs_time_only(loops: Loops, monkeypatch: pytest.
 
 
 def test_a_request_that_can_never_fit_is_too_long_and_the_others_are_answered(loops: Loops) -> None:
-    works = loops.works([Generate(prompt=prompt, sampling=GREEDY) for prompt in ("fox", COMMON * 2, "rain")])
+    works = loops.works([Generate(prompt=prompt, sampling=GREEDY) for prompt in ("fox", COMMON * 4, "rain")])
     model = loops(cache_bytes=130 * loops.stepped.shape.bytes, prefix_bytes=0)
 
     found = drain(model, works)
