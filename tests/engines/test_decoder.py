@@ -11,7 +11,7 @@ import torch
 from jobs.tasks.base import Failed, Generate, Generated, Outcome, Request, Sampling, Score
 from tests.engines.conftest import Ask, Subject, module_of
 from tests.engines.tiny import LOOPED, UNLOOPED, Tiny
-from worker.engines.base import Encoded, Work
+from worker.engines.base import Encoded, OutOfMemory, Work
 from worker.engines.batch import BatchModel
 from worker.engines.loop import LoopModel
 from worker.engines.routes import RoutedModel
@@ -323,7 +323,7 @@ def test_memory_that_is_short_costs_time_only(loops: Loops, monkeypatch: pytest.
 
     def short(self: Stepped, made: Any) -> torch.Tensor:
         if made.tokens > 66:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+            raise OutOfMemory("too many")
         return whole(self, made)
 
     monkeypatch.setattr(Stepped, "__call__", short)

@@ -62,7 +62,7 @@ class Shelf:
         self.keys, self.values = keys, values
 
     def _tensors(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Zeros, because what a row does not attend to is multiplied by nothing, which NaN survives."""
+        """Numbers from the start, because what a row does not attend to counts zero times, which NaN survives."""
         layers, heads, keys, values, dtype = self._shape
         shapes = ((layers, rows, heads, self.length, width) for width in (keys, values))
         return tuple(torch.zeros(shape, dtype=dtype) for shape in shapes)  # type: ignore[return-value]
@@ -90,7 +90,6 @@ class Place:
         number = self.shelf.add(self)
         for mine, its in ((self.shelf.keys, old.keys), (self.shelf.values, old.values)):
             mine[:, number, :, : old.length] = its[:, slot]
-            mine[:, number, :, old.length :] = 0
         old.remove(self)
         self.slot = number
 
