@@ -23,6 +23,7 @@ from worker.engines.torch.linear import quicken
 from worker.engines.torch.memory import device_of, errors_mapped, memory_of, reclaim
 from worker.engines.torch.sentences import sentences_of
 from worker.engines.torch.seq2seq import Seq2SeqCodec, Seq2SeqNet
+from worker.engines.torch.siblings import fuse
 from worker.packing import PADDED
 
 LOOP_ROWS = (32, 128)
@@ -85,6 +86,7 @@ def _loaded(model: Any, codec: EncoderCodec | CausalCodec | Seq2SeqCodec, device
         loaded = TorchModel(model, codec, device, room)
         loaded.warm_up()
         return loaded
+    fuse(model)
     quick = quicken(model, rows=LOOP_ROWS)
     plain = TorchModel(model, codec, device, room)
     plain.warm_up()

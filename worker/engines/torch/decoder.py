@@ -79,6 +79,8 @@ class CausalLoop:
 
     def admit(self, waiting: Sequence[Work]) -> int:
         started = 0
+        if self._cabinet.bytes() > self._most_tokens * self._cabinet.shape.bytes:
+            self._cabinet.trim()
         for item in waiting:
             if not self._fits(item.encoded):
                 break
