@@ -129,13 +129,14 @@ def test_naming_a_sampling_parameter_samples(wishes: dict[str, Any], ask: Ask) -
     assert len(set(texts_of(ask("gpt2")(request)))) > 1
 
 
-def test_several_greedy_samples_are_one_text_several_times(ask: Ask) -> None:
-    (one,) = ask("gpt2")(Generate(prompt="the fox", sampling=GREEDY))
-    (three,) = ask("gpt2")(Generate(prompt="the fox", sampling=GREEDY, n=3))
+@pytest.mark.parametrize("wishes", [{}, {"temperature": 0}, {"temperature": 0, "num_beams": 1}])
+def test_several_samples_without_draws_or_beams_are_refused(wishes: dict[str, Any], ask: Ask) -> None:
+    (refused,) = ask("gpt2")(Generate(prompt="the fox", sampling=Sampling(max_new_tokens=4, **wishes), n=3))
 
-    assert isinstance(one, Generated)
-    assert isinstance(three, Generated)
-    assert three.samples == one.samples * 3
+    assert isinstance(refused, Failed)
+    assert refused.code == "invalid_item"
+    assert "n=3 asked of a model that takes the likeliest token each time" in refused.message
+    assert "temperature" in refused.message
 
 
 def test_beams_return_as_many_texts_as_asked_and_no_more_than_they_are(ask: Ask) -> None:
