@@ -1,7 +1,9 @@
 """The causal loop: bits that no company changes, common prompts read once, refill, and a proof that catches leaks."""
 
+import gc
 import logging
 import random
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -382,6 +384,26 @@ def test_the_mode_is_what_was_really_in_force(tiny: Tiny) -> None:
     subject(Generate(prompt="fox", sampling=Sampling(max_new_tokens=4, num_beams=2)))
 
     assert (looped, subject.model.stats()["mode"]) == ("exact", "close")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_half_precision_runs_in_the_loop_and_promises_less(dtype: str, ask: Ask) -> None:
+    subject = ask("llama", dtype=dtype)
+
+    assert isinstance(subject.model, RoutedModel)
+    assert subject.model.first.stats()["mode"] == ("exact" if dtype == "float32" else "close")
+
+
+def test_closing_lets_go_of_the_weights(tiny: Tiny) -> None:
+    subject = Subject(tiny("qwen2"))
+    subject(Generate(prompt="fox", sampling=GREEDY))
+    module = weakref.ref(module_of(subject.model))
+
+    subject.model.close()
+    gc.collect()
+
+    assert module() is None
+    assert subject.model.pending() == 0
 
 
 def test_settings_that_only_generate_knows_go_there(tiny: Tiny) -> None:

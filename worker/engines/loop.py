@@ -47,7 +47,8 @@ class Loop(Protocol):
     def stats(self) -> dict[str, Any]:
         """Counters since load: `tokens` that went through the model and meant something, `padded_tokens` with those
         that did not, `decode_rows` that decoded out of `decode_slots` that could have while work remained,
-        `shared_tokens` of prompts that were not computed again, `budget`, `memory_bytes`, `mode`."""
+        `shared_tokens` of prompts that were not computed again, `budget`, `memory_bytes` of weights, `cache_bytes`
+        that keys and values may take beside them, `mode`."""
         ...
 
     def close(self) -> None:

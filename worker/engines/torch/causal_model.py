@@ -40,7 +40,11 @@ def with_loop(
         stepped.shape,
         cache_bytes=cache,
         prefix_bytes=prefixes,
-        known={"memory_bytes": weights + cache + prefixes, "mode": "exact" if exact and same else "close"},
+        known={
+            "memory_bytes": weights,
+            "cache_bytes": cache + prefixes,
+            "mode": "exact" if exact and same else "close",
+        },
     )
     looped = LoopModel(loop, max_batch_tokens=room.max_batch_tokens, cost=cost)
     return RoutedModel(looped, plain, takes=loop.takes)

@@ -130,6 +130,7 @@ class CausalLoop:
         self.drop(list(self._jobs))
         self._cabinet.trim()
         self._prefixes.clear()
+        self._forward = _closed
 
     # ----- beginning -----
 
@@ -272,6 +273,10 @@ class CausalLoop:
         self._stats["padded_tokens"] += made.ids.shape[1]
         self._stats["decode_rows"] += texts
         self._stats["decode_slots"] += max(texts, self._slots) if self._more else texts
+
+
+def _closed(made: Packed) -> torch.Tensor:
+    raise RuntimeError("the model is closed")
 
 
 def _needs(encoded: Encoded) -> tuple[int, int]:
