@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jobs.models import Registry
 from jobs.queue import Queue
 from jobs.settings import Settings
 from jobs.store import Store
+from jobs.store.workers import STOPPED
 from jobs.upkeep import Upkeep
 from worker.backoff import backoff
 from worker.devices import device
@@ -93,11 +95,13 @@ class Machine:
         if shift is not None:
             shift.stop(self._grace_s)
         with self._one_at_a_time:
-            self._state = "stopped"
+            self._state = STOPPED
         for thread in self._threads:
             thread.join()
         self._threads.clear()
         self._upkeep.stop()
+        with suppress(TextmillError):  # nothing waits for it: a worker that is silent is forgotten too
+            self._beat(STOPPED)
 
     def close(self) -> None:
         """Free the models and the connections."""

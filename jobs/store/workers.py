@@ -9,6 +9,9 @@ from jobs.store.dialect import Database
 from jobs.store.tables import workers
 from jobs.store.values import WorkerRow
 
+STOPPED = "stopped"
+"""The state of a worker that has ended as it should."""
+
 
 class Workers:
     """Heartbeats of all workers."""
@@ -41,9 +44,9 @@ class Workers:
         self._db.relaxed(work)
 
     def live(self, within_s: float) -> list[WorkerRow]:
-        """The workers that reported in the last so many seconds, by id."""
+        """The workers that reported in the last so many seconds and have not ended since, by id."""
         wanted = select(*[workers.c[name] for name in WorkerRow._fields]).where(
-            workers.c.heartbeat_at > later(-within_s)
+            workers.c.heartbeat_at > later(-within_s), workers.c.state != STOPPED
         )
         rows = self._db.read(lambda connection: connection.execute(wanted.order_by(workers.c.id)).all())
         return [WorkerRow(*row)._replace(models=tuple(row.models), queues=tuple(row.queues)) for row in rows]

@@ -204,6 +204,15 @@ def test_workers_are_live_while_they_report(store: Store) -> None:
     assert store.workers.live(60) == []
 
 
+def test_a_worker_that_has_ended_is_not_live(store: Store) -> None:
+    report = {"host": "h", "pid": 1, "boot_id": "b", "device": "cpu", "models": [], "queues": ["default"]}
+    store.workers.beat("w1", **report, state="working")  # type: ignore[arg-type]
+
+    store.workers.beat("w1", **report, state="stopped")  # type: ignore[arg-type]
+
+    assert store.workers.live(60) == []
+
+
 def test_models_are_put_replaced_and_removed(store: Store) -> None:
     spec = ModelSpec(name="m", path="/models/m", kind="encoder", tasks=("classify",), head="classify")
 
