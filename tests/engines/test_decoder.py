@@ -79,7 +79,8 @@ def requests_of_all_kinds(limit: int) -> list[Request]:
             found.append(Score((" rain", " the sun shines", "!", " Paris is the capital"), prompt=prompt))
         else:
             wishes = Sampling(max_new_tokens=6, temperature=1.2) if at % 3 == 1 else GREEDY
-            found.append(Generate(prompt=prompt, sampling=wishes, n=1 + at % 2, seed=at))
+            samples = 1 + at % 2 if at % 3 == 1 else 1  # a greedy text has no second one
+            found.append(Generate(prompt=prompt, sampling=wishes, n=samples, seed=at))
     return found
 
 
