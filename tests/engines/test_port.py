@@ -11,7 +11,7 @@ import torch
 from jobs.errors import DeviceLost
 from jobs.models import ModelSpec
 from jobs.tasks.base import Classified, Classify, Codec, Failed, Generate, Outcome, Request, Sampling
-from tests.engines.conftest import Subject, near
+from tests.engines.conftest import Subject, module_of, near
 from tests.engines.tiny import Tiny
 from worker.engines.base import Encoded, Work
 
@@ -93,8 +93,7 @@ class Torch:
         def hook(module: Any, args: Any, kwargs: Any) -> None:
             check(kwargs["input_ids"])
 
-        net: Any = subject.model
-        model = net._net._model if hasattr(net._net, "_model") else net._net._generator._model
+        model = module_of(subject.model)
         reader = model.get_encoder() if self.spec.kind == "seq2seq" else model
         handle = reader.register_forward_pre_hook(hook, with_kwargs=True)
         yield

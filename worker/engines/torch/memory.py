@@ -54,10 +54,10 @@ def reclaim(device: torch.device) -> None:
 
 
 def memory_of(model: Any) -> int:
-    """Bytes of the model's weights, copies laid out for faster products included."""
-    tensors = [*model.parameters(), *model.buffers()]
+    """Bytes of the model's weights, copies laid out for faster products included; what layers share counts once."""
+    tensors = {(each.data_ptr(), each.numel()): each for each in (*model.parameters(), *model.buffers())}
     copies = sum(getattr(module, "packed_bytes", 0) for module in model.modules())
-    return int(sum(tensor.numel() * tensor.element_size() for tensor in tensors) + copies)
+    return int(sum(each.numel() * each.element_size() for each in tensors.values()) + copies)
 
 
 @contextmanager
