@@ -274,14 +274,15 @@ def _checked(outcomes: Sequence[Outcome], expected: int) -> Sequence[Outcome]:
         raise TypeError(f"the model returned {strange.pop().__name__} instead of an outcome")
     numbers = map(_NUMBERS[kinds.pop()], outcomes) if len(kinds) == 1 else map(_numbers, outcomes)
     sound = not math.isnan(sum(chain.from_iterable(numbers)))
-    return outcomes if sound else [_sane(outcome) for outcome in outcomes]
+    return outcomes if sound else [sane(outcome) for outcome in outcomes]
 
 
 def _numbers(outcome: Outcome) -> Sequence[float]:
     return _NUMBERS[type(outcome)](outcome)
 
 
-def _sane(outcome: Outcome) -> Outcome:
+def sane(outcome: Outcome) -> Outcome:
+    """The outcome, or Failed for one whose numbers are none."""
     if not math.isnan(sum(_numbers(outcome))):
         return outcome
     counts = {"input_tokens": outcome.input_tokens, "output_tokens": outcome.output_tokens}

@@ -11,15 +11,13 @@ from jobs.errors import ItemError, ItemErrorCode
 from jobs.models import ModelSpec
 from jobs.tasks.base import Failed, Generate, Kind, Outcome, Request, Score, Scored
 from worker.engines.base import Encoded, Work
+from worker.engines.torch.answers import Row, read_behind
 from worker.engines.torch.chat import Chat
 from worker.engines.torch.generation import NEW_TOKENS, Ask, ask, completed, in_force, new_tokens
-from worker.engines.torch.generator import Generator, Row
+from worker.engines.torch.generator import Generator
 from worker.engines.torch.limits import input_limit
 from worker.engines.torch.loading import generation_of
 from worker.engines.torch.text import TextCodec, too_long
-
-TAIL = 6
-"""Prompt tokens that generated ones are decoded behind, so that a space between the two is not lost."""
 
 
 class ToScore(NamedTuple):
@@ -135,9 +133,7 @@ class CausalNet:
 
     def _text(self, ask: Ask, row: Row) -> str:
         """What was generated, as it reads behind the prompt."""
-        decode, tail = self._codec.tokens.decode, ask.ids[-TAIL:]
-        before, both = decode(tail), decode([*tail, *row.ids])
-        return both[len(before) :] if both.startswith(before) else decode(row.ids)
+        return read_behind(self._codec.tokens.decode, ask.ids, row.ids)
 
     def _scores(self, batch: Sequence[Work]) -> list[Outcome]:
         asked: list[ToScore] = [item.encoded.payload for item in batch]

@@ -1,12 +1,14 @@
 """Per-row steps inside `generate()`: seeded draws that no neighbour influences, stop strings, a watch for NaN."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
 import torch
 import transformers
 from transformers.generation import logits_process as warpers
+
+from worker.engines.torch.answers import Decode, has_stopped, stop_columns
 
 TOP_K = 50
 """What Transformers takes when sampling and nobody names a `top_k` (5.23)."""
@@ -19,6 +21,22 @@ def uniform(seed: int | None, seq: int, sample: int, position: int) -> float:
     return (int.from_bytes(blake2b(name, digest_size=8).digest(), "big") >> 11) / 2**53
 
 
+def warped(warpers: Sequence[Any], scores: torch.Tensor) -> torch.Tensor:
+    """The scores [rows, words] after each warper in turn; none of ours looks at the ids before."""
+    nothing = torch.empty(scores.shape[0], 0, dtype=torch.long, device=scores.device)
+    for warper in warpers:
+        scores = warper(nothing, scores)
+    return scores
+
+
+def drawn(scores: torch.Tensor, numbers: Sequence[float]) -> torch.Tensor:
+    """One token for each row of scores [rows, words], by that row's number in [0, 1)."""
+    precise = torch.float32 if scores.device.type == "mps" else torch.float64
+    shares = scores.to(precise).softmax(-1).cumsum(-1)
+    wanted = torch.tensor(numbers, dtype=precise, device=scores.device)[:, None] * shares[:, -1:]
+    return torch.searchsorted(shares, wanted, right=True).clamp(max=scores.shape[1] - 1)[:, 0]
+
+
 class Draw(transformers.LogitsProcessor):  # type: ignore[misc]
     """Leaves exactly one token possible in each row: the one drawn from what the warpers left.
 
@@ -28,18 +46,13 @@ class Draw(transformers.LogitsProcessor):  # type: ignore[misc]
 
     def __init__(self, config: Any, rows: Sequence[tuple[int | None, int, int]], start: int) -> None:
         """`rows`: seed, seq and sample of each; `start`: columns before the first generated one."""
-        self._warpers, self._rows, self._start = _warpers(config), rows, start
+        self._warpers, self._rows, self._start = warpers_of(config), rows, start
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        for warper in self._warpers:
-            scores = warper(input_ids, scores)
         position = input_ids.shape[1] - self._start
         numbers = [uniform(seed, seq, sample, position) for seed, seq, sample in self._rows]
-        precise = torch.float32 if scores.device.type == "mps" else torch.float64
-        shares = scores.to(precise).softmax(-1).cumsum(-1)
-        wanted = torch.tensor(numbers, dtype=precise, device=scores.device)[:, None] * shares[:, -1:]
-        chosen = torch.searchsorted(shares, wanted, right=True).clamp(max=scores.shape[1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
+        chosen = drawn(warped(self._warpers, scores), numbers)
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
 
 
 class NanWatch(transformers.LogitsProcessor):  # type: ignore[misc]
@@ -64,18 +77,17 @@ class NanWatch(transformers.LogitsProcessor):  # type: ignore[misc]
 class Stops(transformers.StoppingCriteria):  # type: ignore[misc]
     """Ends a row when one of the strings appears in the text generated so far."""
 
-    def __init__(self, decode: Callable[[list[int]], str], stop: tuple[str, ...], start: int) -> None:
+    def __init__(self, decode: Decode, stop: tuple[str, ...], start: int) -> None:
         self._decode, self._stop, self._start = decode, stop, start
-        # A token is at least a byte of the text; a few more, for a string that begins inside a token.
-        self._columns = max(len(each.encode()) for each in stop) + 8
+        self._columns = stop_columns(stop)
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         tails = input_ids[:, max(self._start, input_ids.shape[1] - self._columns) :].tolist()
-        ended = [any(stop in text for stop in self._stop) for text in map(self._decode, tails)]
+        ended = [has_stopped(self._decode, tail, self._stop) for tail in tails]
         return torch.tensor(ended, device=input_ids.device)
 
 
-def _warpers(config: Any) -> list[Any]:
+def warpers_of(config: Any) -> list[Any]:
     """Transformers' own, in its order (`GenerationMixin._get_logits_processor`, 5.23)."""
     made: list[Any] = []
     if config.temperature not in (None, 1.0):

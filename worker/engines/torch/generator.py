@@ -2,27 +2,19 @@
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import transformers
 
-from jobs.errors import ItemErrorCode
-from jobs.tasks.base import Failed, Generated, Outcome, Sample
+from jobs.tasks.base import Outcome
 from worker.engines.base import Work
+from worker.engines.torch.answers import Row, end_tokens, generated, not_a_number, row_of, seed_of
 from worker.engines.torch.drawing import Draw, NanWatch, Stops, uniform
 from worker.engines.torch.generation import Ask, Plan, plan
 
 PLANS = 256
 """Configurations that are kept: the requests of a job mostly share one."""
-
-
-class Row(NamedTuple):
-    """One generated row: its ids without padding and end, the tokens the model made, and whether it ended itself."""
-
-    ids: list[int]
-    tokens: int
-    ended: bool
 
 
 class Generator:
@@ -36,8 +28,7 @@ class Generator:
         # What is in force is given in full with every call; `generate()` would fill gaps from here.
         model.generation_config = transformers.GenerationConfig()
         self._plans: dict[Hashable, Plan] = {}
-        ends = base.eos_token_id
-        self._ends = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        self._ends = end_tokens(base)
 
     def outcomes(
         self, batch: Sequence[Work], given: dict[str, torch.Tensor], *, start: int, text: Callable[[Ask, Row], str]
@@ -50,7 +41,7 @@ class Generator:
         each = len(rows) // len(batch)
         broken = watch.broken(len(batch))
         return [
-            self._outcome(item, rows[at * each : (at + 1) * each], text) if not broken[at] else _nan(item)
+            generated(item, rows[at * each : (at + 1) * each], text) if not broken[at] else not_a_number(item)
             for at, item in enumerate(batch)
         ]
 
@@ -73,7 +64,7 @@ class Generator:
         if plan.drawn is not None:
             given = {name: values.repeat_interleave(ask.n, 0) for name, values in given.items()}
             processors.append(
-                Draw(plan.drawn, [(_seed(item), item.seq, at) for item in batch for at in range(ask.n)], start)
+                Draw(plan.drawn, [(seed_of(item), item.seq, at) for item in batch for at in range(ask.n)], start)
             )
         criteria = [Stops(self._decode, ask.stop, start)] if ask.stop else []
         with _seeded(plan, batch):
@@ -86,36 +77,12 @@ class Generator:
         return [self._row(ids[start:]) for ids in made.tolist()]
 
     def _row(self, ids: list[int]) -> Row:
-        end = next((at for at, number in enumerate(ids) if number in self._ends), None)
-        if end is not None:
-            return Row(ids[:end], end + 1, True)
-        while ids and ids[-1] == self._base.pad_token_id:
-            ids.pop()
-        return Row(ids, len(ids), False)
-
-    def _outcome(self, item: Work, rows: list[Row], text: Callable[[Ask, Row], str]) -> Outcome:
-        ask: Ask = item.encoded.payload
-        found = [_sample(text(ask, row), row, ask.stop) for row in rows]
-        written = sum(row.tokens for row in rows)
-        # Without draws or beams every sample is the same text.
-        return Generated(tuple(found * (ask.n // len(found))), input_tokens=item.encoded.length, output_tokens=written)
-
-
-def _sample(text: str, row: Row, stop: tuple[str, ...]) -> Sample:
-    ends = [text.index(each) for each in stop if each in text]
-    if ends:
-        return Sample(text[: min(ends)], "stop")
-    return Sample(text, "stop" if row.ended else "length")
-
-
-def _seed(item: Work) -> int | None:
-    request: Any = item.encoded.request
-    seed: int | None = request.seed
-    return seed
-
-
-def _nan(item: Work) -> Failed:
-    return Failed(ItemErrorCode.MODEL_ERROR, "the model returned NaN", input_tokens=item.encoded.length)
+        row = row_of(ids, self._ends)
+        if row.ended:
+            return row
+        while row.ids and row.ids[-1] == self._base.pad_token_id:
+            row.ids.pop()
+        return row._replace(tokens=len(row.ids))
 
 
 @contextmanager
@@ -125,5 +92,5 @@ def _seeded(plan: Plan, batch: Sequence[Work]) -> Iterator[None]:
         yield
         return
     with torch.random.fork_rng():
-        torch.manual_seed(int(uniform(_seed(batch[0]), batch[0].seq, 0, 0) * 2**53))
+        torch.manual_seed(int(uniform(seed_of(batch[0]), batch[0].seq, 0, 0) * 2**53))
         yield

@@ -10,8 +10,9 @@ from jobs.errors import ItemError, ItemErrorCode
 from jobs.models import ModelSpec
 from jobs.tasks.base import Failed, Generate, Kind, Outcome, Request, Sampling
 from worker.engines.base import Encoded, Work
+from worker.engines.torch.answers import Row
 from worker.engines.torch.generation import NEW_TOKENS, Ask, ask, completed, in_force, new_tokens
-from worker.engines.torch.generator import Generator, Row
+from worker.engines.torch.generator import Generator
 from worker.engines.torch.limits import answer_limit, input_limit
 from worker.engines.torch.loading import generation_of
 from worker.engines.torch.text import TextCodec, too_long
