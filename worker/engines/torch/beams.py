@@ -49,6 +49,10 @@ class Search:
         full = len(self.finished) == self.beams
         self.done = all(ended) or (full and self._early is True) or not self._can_improve(full)
 
+    def hypotheses(self, n: int) -> list[Hypothesis]:
+        """The `n` best texts, n being at most the number of beams; a search that ended with fewer repeats its last."""
+        return [*self.finished, *self.finished[-1:] * n][:n]
+
     def _finish(self, ended: list[Candidate], length: int) -> None:
         """Only the best `beams` candidates may finish: the others are there to go on."""
         made = [
@@ -78,11 +82,15 @@ class Single:
         self.sample = sample
         self.tokens, self.written = [start], 0
         self.parents: list[int] | None = None
-        self.ids = [start]
+        self.ids = [[start]]
         self.done = False
 
     def take(self, token: int) -> None:
-        self.ids.append(token)
+        self.ids[0].append(token)
         self.tokens = [token]
         self.written += 1
         self.done = token in self._ends or self.written >= self._most
+
+    def hypotheses(self, n: int) -> list[Hypothesis]:
+        """Its one text, whatever `n`."""
+        return [Hypothesis(0.0, self.ids[0][1:])]

@@ -33,7 +33,7 @@ class Place:
 
     def __init__(self, owner: object) -> None:
         self.owner, self.at = owner, 0
-        self.shelf: Shelf
+        self.shelf: Shelf | None = None
 
 
 class Shelf:
@@ -57,6 +57,7 @@ class Shelf:
         self.mask[place.at] = -torch.inf
 
     def remove(self, place: Place) -> None:
+        """Its entry goes to the last one."""
         last = self.places.pop()
         if last is not place:
             for tensor in (self.keys, self.values):
@@ -102,22 +103,27 @@ class Shelves:
         """Those in use, in an order of their own."""
         return (self._by_kind[kind] for kind in sorted(self._by_kind))
 
-    def put(self, place: Place, kind: Kind) -> None:
-        self._shelf(kind).put(place)
+    def put(self, place: Place, kind: Kind) -> Shelf:
+        shelf = self._shelf(kind)
+        shelf.put(place)
+        return shelf
 
     def widen(self, place: Place, columns: int) -> bool:
         """Room for so many columns; whether the sequence had to move."""
-        if columns <= place.shelf.kind.width:
+        old = _shelf_of(place)
+        if columns <= old.kind.width:
             return False
-        old = place.shelf
         old.move(place, self._shelf(Kind(old.kind.rows, old.kind.rows * width_of(columns // old.kind.rows))))
         self._forget(old)
         return True
 
+    @torch.inference_mode()
     def remove(self, places: Iterable[Place]) -> None:
         for place in places:
-            place.shelf.remove(place)
-            self._forget(place.shelf)
+            if place.shelf is not None:
+                place.shelf.remove(place)
+                self._forget(place.shelf)
+                place.shelf = None
 
     def clear(self) -> None:
         self._by_kind.clear()
@@ -130,3 +136,8 @@ class Shelves:
     def _forget(self, shelf: Shelf) -> None:
         if not shelf.places:
             del self._by_kind[shelf.kind]
+
+
+def _shelf_of(place: Place) -> Shelf:
+    assert place.shelf is not None, "nothing was put there"
+    return place.shelf

@@ -66,8 +66,8 @@ class Strands:
     def add(self, bundle: Bundle, hidden: torch.Tensor) -> None:
         """Begin to write from a source."""
         tokens = len(hidden)
-        self._sources.put(bundle.source, Kind(bundle.rows, width_of(tokens)))
-        shelf, at = bundle.source.shelf, bundle.source.at
+        shelf = self._sources.put(bundle.source, Kind(bundle.rows, width_of(tokens)))
+        at = bundle.source.at
         for layer in range(self._wiring.layers):
             keys, values = self._wiring.cross(layer, hidden)
             shelf.keys[layer, at, :, :tokens] = keys.transpose(0, 1)
