@@ -1,11 +1,20 @@
 """Lengths in, batches out: which requests go through the model together. Pure arithmetic, no tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+
+class Packing(NamedTuple):
+    """A way of putting texts into one pass."""
+
+    tokens: Callable[[Sequence[int]], int]
+    """What texts of these lengths, longest first, take of a pass."""
+    batches: Callable[..., list[list[int]]]
+    """`(lengths, budget, max_items=None)`: indices into `lengths`, batch by batch, every index once, longest first."""
 
 
 def pack(lengths: Sequence[int], budget: int, *, max_items: int | None = None) -> list[list[int]]:
-    """Indices into `lengths`, batch by batch: every index once, longest first, each batch within `budget` padded
-    tokens (its longest length times its items).
+    """Batches within `budget` padded tokens: the longest length times the items.
 
     An item longer than the budget is a batch of its own. Items of equal length stay in the order they came in.
     """
@@ -18,3 +27,22 @@ def pack(lengths: Sequence[int], budget: int, *, max_items: int | None = None) -
         batches.append(order[start:end])
         start = end
     return batches
+
+
+def pack_end_to_end(lengths: Sequence[int], budget: int, *, max_items: int | None = None) -> list[list[int]]:
+    """The same without padding: the lengths of a batch together are within `budget`."""
+    batches: list[list[int]] = []
+    room = 0
+    for at in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if not batches or lengths[at] > room or len(batches[-1]) == max_items:
+            batches.append([])
+            room = budget
+        batches[-1].append(at)
+        room -= lengths[at]
+    return batches
+
+
+PADDED = Packing(lambda lengths: max(1, lengths[0]) * len(lengths), pack)
+"""Side by side, all as long as the longest."""
+END_TO_END = Packing(lambda lengths: max(1, sum(lengths)), pack_end_to_end)
+"""One behind the other."""

@@ -90,6 +90,52 @@ def _xlm_roberta(name: str, folder: Path) -> ModelSpec:
     return _classifier(name, folder, transformers.XLMRobertaForSequenceClassification(config))
 
 
+def _albert(name: str, folder: Path) -> ModelSpec:
+    tokenizer = wordpiece(folder)
+    config = transformers.AlbertConfig(**SIZES, embedding_size=16, **_common(tokenizer), num_labels=3)
+    return _classifier(name, folder, transformers.AlbertForSequenceClassification(_labelled(config)))
+
+
+def _electra(name: str, folder: Path) -> ModelSpec:
+    tokenizer = wordpiece(folder)
+    config = transformers.ElectraConfig(**SIZES, embedding_size=16, **_common(tokenizer), num_labels=3)
+    return _classifier(name, folder, transformers.ElectraForSequenceClassification(_labelled(config)))
+
+
+def _modernbert(name: str, folder: Path, pooling: str = "cls") -> ModelSpec:
+    """With a window of 8 tokens in its first layer and the whole text in its second."""
+    tokenizer = wordpiece(folder, types=False)
+    ends = {"pad_token_id": tokenizer.pad_token_id, "cls_token_id": 2, "sep_token_id": 3}
+    sizes = {"local_attention": 8, "layer_types": ["sliding_attention", "full_attention"]}
+    config = transformers.ModernBertConfig(
+        **SIZES, **_common(tokenizer), **ends, **sizes, num_labels=3, classifier_pooling=pooling
+    )
+    return _classifier(name, folder, transformers.ModernBertForSequenceClassification(_labelled(config)))
+
+
+def _modernbert_mean(name: str, folder: Path) -> ModelSpec:
+    return _modernbert(name, folder, "mean")
+
+
+def _mpnet(name: str, folder: Path) -> ModelSpec:
+    tokenizer = byte_bpe(folder, frame=True)
+    common = {**_common(tokenizer), "max_position_embeddings": POSITIONS + 2}
+    config = transformers.MPNetConfig(**SIZES, **common, num_labels=3)
+    return _classifier(name, folder, transformers.MPNetForSequenceClassification(_labelled(config)))
+
+
+def _deberta(name: str, folder: Path) -> ModelSpec:
+    tokenizer = wordpiece(folder)
+    kinds = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "type_vocab_size": 2}
+    config = transformers.DebertaV2Config(**SIZES, **_common(tokenizer), **kinds, num_labels=3)
+    return _classifier(name, folder, transformers.DebertaV2ForSequenceClassification(_labelled(config)))
+
+
+def _t5_encoder(name: str, folder: Path) -> ModelSpec:
+    """An embedding model on the encoder of an encoder-decoder."""
+    return _t5(name, folder).model_copy(update={"kind": "encoder", "tasks": ("embed",), "head": "embed"})
+
+
 def _embedder(name: str, folder: Path) -> ModelSpec:
     tokenizer = wordpiece(folder)
     _save(transformers.BertModel(transformers.BertConfig(**SIZES, **_common(tokenizer))), folder)
@@ -267,6 +313,13 @@ BUILDERS: dict[str, Callable[[str, Path], ModelSpec]] = {
     "distilbert": _distilbert,
     "roberta": _roberta,
     "xlm-roberta": _xlm_roberta,
+    "albert": _albert,
+    "electra": _electra,
+    "modernbert": _modernbert,
+    "modernbert-mean": _modernbert_mean,
+    "mpnet": _mpnet,
+    "deberta": _deberta,
+    "t5-encoder": _t5_encoder,
     "embedder": _embedder,
     "sentences": _sentences,
     "llama": _llama,
@@ -282,7 +335,8 @@ BUILDERS: dict[str, Callable[[str, Path], ModelSpec]] = {
     "mbart": _mbart,
     "mbart50": _mbart50,
 }
-CLASSIFIERS = ("bert", "distilbert", "roberta", "xlm-roberta")
+CLASSIFIERS = ("bert", "distilbert", "roberta", "xlm-roberta", "albert", "electra", "modernbert", "modernbert-mean")
+CLASSIFIERS += ("mpnet", "deberta")
 DECODERS = ("llama", "gpt2", "qwen2")
 SEQ2SEQ = ("bart", "t5", "pegasus", "marian", "marian-multi", "m2m100", "nllb", "mbart", "mbart50")
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 from jobs.errors import DeviceLost, ItemErrorCode
 from jobs.tasks.base import Classified, Compared, Embedded, Failed, Generated, Outcome, Scored
 from worker.engines.base import Encoded, Key, OutOfMemory, Work
-from worker.packing import pack
+from worker.packing import PADDED, Packing
 
 STEP_S = 0.25
 """How long one step goes on taking batches."""
@@ -41,9 +41,9 @@ _LENGTH = length_of
 class BatchModel:
     """Keeps the promises of `Model` around a `forward` that knows nothing of queues.
 
-    `cost` is how many tokens of a batch a request occupies, `group` says which requests may share a batch. Batches
-    stay within `max_batch_tokens` padded tokens; one that does not fit the device lowers that budget, which grows
-    back after a while. A request that fails alone becomes its own Failed.
+    `cost` is how many tokens of a batch a request occupies, `packing` what several occupy together, `group` says which
+    requests may share a batch. Batches stay within `max_batch_tokens`; one that does not fit the device lowers that
+    budget, which grows back after a while. A request that fails alone becomes its own Failed.
     """
 
     def __init__(
@@ -54,10 +54,11 @@ class BatchModel:
         cost: Callable[[Encoded], int] = length_of,
         group: Callable[[Encoded], Hashable] = kind_of,
         max_items: int | None = None,
+        packing: Packing = PADDED,
         reclaim: Callable[[], None] = lambda: None,
     ) -> None:
         self._forward, self._cost, self._group, self._reclaim = forward, cost, group, reclaim
-        self._max_items = max_items
+        self._max_items, self._packing = max_items, packing
         self._lookahead = LOOKAHEAD_BATCHES * max_batch_tokens
         self._budget = _Budget(max_batch_tokens)
         self._live: set[Key] = set()
@@ -65,7 +66,7 @@ class BatchModel:
         self._planned: list[_Batch] = []
         self._alone: dict[Key, Work] = {}
         self._tokens = 0
-        self._stats = {"steps": 0, "batches": 0, "items": 0, "tokens": 0, "padded_tokens": 0}
+        self._stats: dict[str, Any] = {"steps": 0, "batches": 0, "items": 0, "tokens": 0, "padded_tokens": 0}
         self._stats |= {"out_of_memory": 0, "failed_batches": 0, "failed": 0, "memory_bytes": 0}
 
     def wants(self) -> int:
@@ -124,7 +125,8 @@ class BatchModel:
         return batch
 
     def _batch(self, work: list[Work]) -> "_Batch":
-        return _Batch(work, self._costs(work))
+        costs = self._costs(work)
+        return _Batch(work, costs, self._packing.tokens(costs))
 
     def _plan(self) -> "list[_Batch]":
         groups: dict[Hashable, list[Work]] = {}
@@ -136,9 +138,8 @@ class BatchModel:
         return batches
 
     def _packed(self, members: list[Work]) -> "list[_Batch]":
-        costs = self._costs(members)
-        batches = pack(costs, self._budget.tokens, max_items=self._max_items)
-        return [_Batch([members[at] for at in batch], [costs[at] for at in batch]) for batch in batches]
+        batches = self._packing.batches(self._costs(members), self._budget.tokens, max_items=self._max_items)
+        return [self._batch([members[at] for at in batch]) for batch in batches]
 
     def _put_back(self, *batches: "_Batch") -> None:
         """Next in line, in this order."""
@@ -198,9 +199,7 @@ class BatchModel:
         if len(batch.work) == 1:
             return self._failed(batch, f"{type(error).__name__}: {error}"[:2000])
         middle = len(batch.work) // 2
-        self._put_back(
-            _Batch(batch.work[:middle], batch.costs[:middle]), _Batch(batch.work[middle:], batch.costs[middle:])
-        )
+        self._put_back(self._batch(batch.work[:middle]), self._batch(batch.work[middle:]))
         return []
 
     def _failed(self, batch: "_Batch", text: str) -> list[tuple[Key, Outcome]]:
@@ -225,14 +224,12 @@ class _Batch(NamedTuple):
 
     work: list[Work]
     costs: list[int]
-
-    @property
-    def padded(self) -> int:
-        return max(1, self.costs[0]) * len(self.costs)
+    padded: int
+    """Tokens that it takes of a pass, padding included."""
 
 
 class _Budget:
-    """Padded tokens a batch may have: halved by one that did not fit, doubled again after a run of good ones."""
+    """Tokens a batch may take: halved by one that did not fit, doubled again after a run of good ones."""
 
     def __init__(self, limit: int) -> None:
         self.tokens = self._limit = limit

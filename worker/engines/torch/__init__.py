@@ -15,14 +15,14 @@ from worker.engines.base import Encoded, EngineCodec, Model, OutOfMemory, Room, 
 from worker.engines.batch import BatchModel, kind_of
 from worker.engines.torch import loading
 from worker.engines.torch.causal import CausalCodec, CausalNet
-from worker.engines.torch.encoder import EncoderCodec, EncoderNet
+from worker.engines.torch.encoder import EncoderCodec
+from worker.engines.torch.encoder_net import EncoderNet
 from worker.engines.torch.generation import Ask
-from worker.engines.torch.memory import device_of, errors_mapped, reclaim
+from worker.engines.torch.memory import device_of, errors_mapped, memory_of, reclaim
 from worker.engines.torch.sentences import sentences_of
 from worker.engines.torch.seq2seq import Seq2SeqCodec, Seq2SeqNet
+from worker.packing import PADDED
 
-CPU_BATCH_TOKENS = 2048
-"""Most padded tokens of an encoder's batch on a CPU, where bigger ones leave the cache and lose."""
 MOST_ITEMS = 1024
 """Requests of one batch, however short."""
 
@@ -83,21 +83,20 @@ class TorchModel(BatchModel):
     def __init__(
         self, model: Any, codec: EncoderCodec | CausalCodec | Seq2SeqCodec, device: torch.device, room: Room
     ) -> None:
-        budget = room.max_batch_tokens
-        if isinstance(codec, EncoderCodec) and device.type == "cpu":
-            budget = min(budget, CPU_BATCH_TOKENS)
+        net = _net(model, codec, device, room.max_batch_tokens)
+        self._net: EncoderNet | CausalNet | Seq2SeqNet | None = net
         super().__init__(
             self._on_device,
-            max_batch_tokens=budget,
+            max_batch_tokens=net.batch_tokens if isinstance(net, EncoderNet) else room.max_batch_tokens,
             cost=_cost,
             group=_alike,
             max_items=MOST_ITEMS,
+            packing=net.packing if isinstance(net, EncoderNet) else PADDED,
             reclaim=lambda: reclaim(device),
         )
         self._codec = codec
-        self._net: EncoderNet | CausalNet | Seq2SeqNet | None = _net(model, codec, device, budget)
-        tensors = [*model.parameters(), *model.buffers()]
-        self._stats["memory_bytes"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        exact = isinstance(net, EncoderNet) and net.exact
+        self._stats |= {"memory_bytes": memory_of(model), "mode": "exact" if exact else "close"}
 
     def warm_up(self) -> None:
         """One small request of a kind the model answers, so that what cannot work shows before a job's items do."""

@@ -21,8 +21,12 @@ def positions(config: Any, tokenizer: Any) -> int | None:
     most = getattr(text, "max_position_embeddings", None)
     if not isinstance(most, int) or most <= 0:
         return None
-    offset = (tokenizer.pad_token_id or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
-    return most - offset
+    return most - first_position(config, tokenizer)
+
+
+def first_position(config: Any, tokenizer: Any) -> int:
+    """The position of a text's first token."""
+    return (tokenizer.pad_token_id or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
 
 
 def input_limit(spec: ModelSpec, config: Any, tokenizer: Any, *, named: int | None = None) -> int:

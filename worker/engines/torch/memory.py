@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -42,6 +43,13 @@ def reclaim(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def memory_of(model: Any) -> int:
+    """Bytes of the model's weights, copies laid out for faster products included."""
+    tensors = [*model.parameters(), *model.buffers()]
+    copies = sum(getattr(module, "packed_bytes", 0) for module in model.modules())
+    return int(sum(tensor.numel() * tensor.element_size() for tensor in tensors) + copies)
 
 
 @contextmanager

@@ -1,0 +1,211 @@
+"""Runs batches of one-shot requests: classification heads, embeddings, similarity with candidates that recur."""
+
+import logging
+import random
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from jobs.errors import ModelFailed
+from jobs.tasks.base import Classified, Classify, Compared, Embed, Embedded, Outcome
+from worker.engines.base import Work
+from worker.engines.torch.encoder import CANDIDATES, Compare, EncoderCodec
+from worker.engines.torch.limits import first_position
+from worker.engines.torch.linear import quicken
+from worker.engines.torch.packed import PackedReader
+from worker.engines.torch.padded import Ids, PaddedReader
+from worker.engines.torch.recent import Recent
+from worker.engines.torch.sentences import Pooling
+from worker.packing import END_TO_END, PADDED, Packing
+
+log = logging.getLogger("textmill.worker")
+
+STEPS = (512, 1024, 2048, 4096)
+"""Tokens of a pass on a CPU that are tried: more leave its cache, fewer leave its cores idle."""
+STEP_S = 1.0
+"""A pass that takes longer is not made longer still: it would not be faster by much, and cancel has to wait for it."""
+FASTER = 1.05
+"""What a longer pass must gain to be preferred."""
+SAMPLE = 48
+"""Tokens of a text in these trials."""
+SKEWED = (2, 19, 5, 300)
+"""Lengths of the texts on which the ways of reading are compared; the last reaches beyond a sliding window."""
+CLOSE = {torch.float32: 1e-4}
+"""Largest difference allowed between packed and padded results, for results of about 1."""
+CLOSE_OTHERWISE = 5e-2
+
+
+class Reader(Protocol):
+    """A way of reading several texts in one pass."""
+
+    def hidden(self, texts: Sequence[Ids]) -> list[torch.Tensor]: ...
+
+    def logits(self, texts: Sequence[Ids]) -> torch.Tensor: ...
+
+
+class EncoderNet:
+    """A loaded encoder. `batch_tokens` is what a pass takes: at most what was asked, on a CPU the fastest measured."""
+
+    def __init__(self, model: Any, codec: EncoderCodec, device: torch.device, *, batch_tokens: int) -> None:
+        self._model = model.get_encoder() if codec.config.is_encoder_decoder and Embed in codec.heads else model
+        self._codec = codec
+        self._vectors: Recent[torch.Tensor] = Recent(CANDIDATES)
+        config = codec.config
+        self._labels = tuple(str(config.id2label[at]) for at in range(config.num_labels))
+        self._multi_label = config.problem_type == "multi_label_classification"
+        self._reader: Reader
+        self._reader, self.packing, self.exact = self._fastest(device)
+        self.batch_tokens = self._best_step(batch_tokens) if device.type == "cpu" else batch_tokens
+
+    def forward(self, batch: Sequence[Work]) -> list[Outcome]:
+        """The outcomes of a batch, in its order."""
+        kind = type(batch[0].encoded.request)
+        if kind is Classify:
+            return self._classify(batch)
+        return self._embed(batch) if kind is Embed else self._compare(batch)
+
+    # ----- how texts are read -----
+
+    def _fastest(self, device: torch.device) -> tuple[Reader, Packing, bool]:
+        """End to end where that is proven to give what padding gives; whether results are exact, too."""
+        padded = PaddedReader(self._model, pad=self._codec.pad, has_types=self._codec.tokens.has_types, device=device)
+        if device.type != "cpu":
+            return padded, PADDED, False
+        texts = [self._random(min(length, self._codec.limit)) for length in SKEWED]
+        with torch.inference_mode():
+            wanted = self._answers(padded, texts)
+            exact = quicken(self._model, rows=(1024,)).exact
+            try:
+                packed = self._proven(texts, wanted, device)
+            except ModelFailed as reason:
+                log.info(
+                    "texts are padded, because of this architecture (%s): %s", self._codec.config.model_type, reason
+                )
+                return padded, PADDED, False
+            alone = self._answers(packed, texts[1:2])[0]
+            return packed, END_TO_END, exact and torch.equal(alone, self._answers(packed, texts)[1])
+
+    def _proven(self, texts: Sequence[Ids], wanted: Sequence[torch.Tensor], device: torch.device) -> PackedReader:
+        codec = self._codec
+        packed = PackedReader(
+            self._model,
+            first_position=first_position(codec.config, codec.tokenizer),
+            has_types=codec.tokens.has_types,
+            device=device,
+        )
+        try:
+            self._prove(packed, texts, wanted)
+        except Exception as error:
+            packed.close()
+            raise (
+                error if isinstance(error, ModelFailed) else ModelFailed(f"{type(error).__name__}: {error}")
+            ) from error
+        return packed
+
+    def _prove(self, packed: PackedReader, texts: Sequence[Ids], wanted: Sequence[torch.Tensor]) -> None:
+        """Raise ModelFailed unless it asks our attention in every layer and gives what the padded way gave."""
+        found = self._answers(packed, texts)
+        layers = self._codec.config.get_text_config().num_hidden_layers
+        if packed.calls != layers:
+            raise ModelFailed(f"its {layers} layers asked for packed attention {packed.calls} times")
+        for one, other in zip(wanted, found, strict=True):
+            limit = CLOSE.get(one.dtype, CLOSE_OTHERWISE) * max(1.0, float(one.abs().max()))
+            if one.shape != other.shape or not float((one - other).abs().max()) <= limit:
+                raise ModelFailed("packed texts are answered otherwise than padded ones")
+
+    def _answers(self, reader: Reader, texts: Sequence[Ids]) -> list[torch.Tensor]:
+        return list(reader.logits(texts)) if Classify in self._codec.heads else list(reader.hidden(texts))
+
+    def _best_step(self, most: int) -> int:
+        """The number of tokens a pass takes at which most tokens are read in a second."""
+        best, best_rate = min(most, STEPS[0]), 0.0
+        with torch.inference_mode():
+            for step in (each for each in STEPS if each <= most):
+                seconds = min(self._timed(step) for _ in range(2))
+                if step / seconds > best_rate * FASTER:
+                    best, best_rate = step, step / seconds
+                if seconds > STEP_S:
+                    break
+        return best
+
+    def _timed(self, tokens: int) -> float:
+        length = min(SAMPLE, self._codec.limit)
+        texts = [self._random(length) for _ in range(max(1, tokens // length))]
+        start = time.perf_counter()
+        self._answers(self._reader, texts)
+        return time.perf_counter() - start
+
+    def _random(self, length: int) -> Ids:
+        """A text of so many tokens, the same in every process."""
+        words = self._codec.config.get_text_config().vocab_size
+        draw = random.Random(length)
+        ids = self._codec.framed([])
+        inside = [draw.randrange(words) for _ in range(max(0, length - len(ids.ids)))]
+        return self._codec.framed([number for number in inside if number not in self._codec.tokens.control])
+
+    # ----- what is asked -----
+
+    def _classify(self, batch: Sequence[Work]) -> list[Outcome]:
+        logits = self._reader.logits([item.encoded.payload for item in batch]).float().cpu().tolist()
+        return [
+            Classified(tuple(row), self._labels, self._multi_label, input_tokens=item.encoded.length)
+            for row, item in zip(logits, batch, strict=True)
+        ]
+
+    def _embed(self, batch: Sequence[Work]) -> list[Outcome]:
+        own = self._codec.sentences.pooling
+        asked: list[Any] = [item.encoded.request for item in batch]
+        hidden = self._reader.hidden([item.encoded.payload for item in batch])
+        vectors = [pool(tokens.float(), request.pooling or own) for tokens, request in zip(hidden, asked, strict=True)]
+        return [
+            Embedded(_bytes(vector, request), input_tokens=item.encoded.length)
+            for vector, request, item in zip(torch.stack(vectors).cpu(), asked, batch, strict=True)
+        ]
+
+    def _compare(self, batch: Sequence[Work]) -> list[Outcome]:
+        payloads: list[Compare] = [item.encoded.payload for item in batch]
+        candidates = self._candidates({text: ids for each in payloads for text, ids in each.candidates.items()})
+        texts = self._unit([each.text for each in payloads])
+        outcomes: list[Outcome] = []
+        for text, item, each in zip(texts, batch, payloads, strict=True):
+            asked: Any = item.encoded.request
+            vectors = [candidates[candidate] for candidate in asked.candidates]
+            cosines = (torch.stack(vectors) @ text).tolist() if vectors else []
+            outcomes.append(Compared(tuple(cosines), input_tokens=len(each.text.ids)))
+        return outcomes
+
+    def _candidates(self, wanted: dict[str, Ids]) -> dict[str, torch.Tensor]:
+        found = {text: vector for text in wanted if (vector := self._vectors.get(text)) is not None}
+        missing = [text for text in wanted if text not in found]
+        lengths = [len(wanted[text].ids) for text in missing]
+        for batch in self.packing.batches(lengths, self.batch_tokens):
+            texts = [missing[at] for at in batch]
+            for text, vector in zip(texts, self._unit([wanted[text] for text in texts]), strict=True):
+                found[text] = vector
+                self._vectors.put(text, vector)
+        return found
+
+    def _unit(self, texts: list[Ids]) -> torch.Tensor:
+        """Vectors of length 1, on the CPU."""
+        pooling = self._codec.sentences.pooling
+        vectors = torch.stack([pool(tokens.float(), pooling) for tokens in self._reader.hidden(texts)])
+        return torch.nn.functional.normalize(vectors, dim=-1).cpu()
+
+
+def pool(tokens: torch.Tensor, mode: Pooling) -> torch.Tensor:
+    """One vector [width] of a text's token vectors [tokens, width]."""
+    if mode == "mean":
+        return tokens.mean(0)
+    if mode == "max":
+        return tokens.amax(0)
+    return tokens[0] if mode == "cls" else tokens[-1]
+
+
+def _bytes(vector: torch.Tensor, request: Embed) -> bytes:
+    vector = vector[: request.dimensions]
+    if request.normalize:
+        vector = torch.nn.functional.normalize(vector, dim=-1)
+    data: bytes = vector.numpy().astype("<f4").tobytes()
+    return data

@@ -1,0 +1,183 @@
+"""Encoders without padding: texts stand end to end in one row, and attention is kept apart between them.
+
+Works for every architecture whose attention goes through Transformers' registry (5.23) and that takes positions as an
+argument; what does not is found out at load by comparing with the padded way.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from inspect import signature
+from itertools import groupby, pairwise
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from jobs.errors import ModelFailed
+from worker.engines.torch.padded import Ids
+
+NAME = "textmill_packed"
+"""What the attention is registered as."""
+STACKS = ("encoder", "transformer")
+"""What base models call their layers, behind which a head reads one hidden state per text."""
+
+
+@dataclass(slots=True)
+class _Row:
+    """Where the texts of the row that is just being read begin and end."""
+
+    lengths: Sequence[int]
+    calls: int = 0
+    """How often attention was asked: once a layer, if the model uses the registry at all."""
+    starts: list[int] = field(init=False)
+    runs: list[tuple[int, int, int]] = field(init=False)
+    """(start, texts, length) of neighbours of equal length, which attention takes together."""
+
+    def __post_init__(self) -> None:
+        self.starts = [0]
+        for length in self.lengths:
+            self.starts.append(self.starts[-1] + length)
+        groups = [(length, len(list(same))) for length, same in groupby(self.lengths)]
+        self.runs, start = [], 0
+        for length, texts in groups:
+            self.runs.append((start, texts, length))
+            start += length * texts
+
+
+_row: _Row | None = None
+"""Of the forward pass that runs: a process runs one at a time, and attention functions are handed nothing else."""
+
+
+class PackedReader:
+    """Reads texts end to end. Raises ModelFailed for an architecture that cannot be asked this way."""
+
+    def __init__(self, model: Any, *, first_position: int, has_types: bool, device: torch.device) -> None:
+        self._model, self._device, self._has_types = model, device, has_types
+        self._first = first_position
+        self.calls = 0
+        """Attention calls of the last pass."""
+        accepted = signature(model.forward).parameters
+        self._positions = "position_ids" in accepted
+        if not self._positions and not hasattr(model.config, "relative_attention_num_buckets"):
+            raise ModelFailed("it takes no positions")
+        try:
+            model.set_attn_implementation(NAME)
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ModelFailed(f"its attention cannot be chosen: {error}") from error
+        self._stack = _stack(model)
+
+    def close(self) -> None:
+        """Give the model back as it was."""
+        self._model.set_attn_implementation("sdpa")
+
+    def hidden(self, texts: Sequence[Ids]) -> list[torch.Tensor]:
+        """Token vectors [tokens, width] of each text."""
+        with self._reading(texts) as row:
+            whole = self._model(**self._given(texts)).last_hidden_state[0]
+        return [whole[low:high] for low, high in pairwise(row.starts)]
+
+    def logits(self, texts: Sequence[Ids]) -> torch.Tensor:
+        """What the model's head says of each text: [texts, labels]."""
+        with self._reading(texts) as row:
+            hook = self._stack.register_forward_hook(lambda module, given, made: _apart(made, row))
+            try:
+                logits: torch.Tensor = self._model(**self._given(texts)).logits
+            finally:
+                hook.remove()
+        if logits.shape[0] != len(texts):
+            raise ModelFailed("its head cannot be reached")
+        return logits
+
+    @contextmanager
+    def _reading(self, texts: Sequence[Ids]) -> Iterator[_Row]:
+        global _row
+        _row = row = _Row([len(text.ids) for text in texts])
+        try:
+            yield row
+        finally:
+            _row, self.calls = None, row.calls
+
+    def _given(self, texts: Sequence[Ids]) -> dict[str, torch.Tensor]:
+        given = {"input_ids": self._tensor(number for text in texts for number in text.ids)}
+        if self._positions:
+            first = self._first
+            given["position_ids"] = self._tensor(
+                position for text in texts for position in range(first, first + len(text.ids))
+            )
+        if self._has_types:
+            given["token_type_ids"] = self._tensor(number for text in texts for number in text.types)
+        return given
+
+    def _tensor(self, numbers: Iterator[int]) -> torch.Tensor:
+        return torch.tensor([list(numbers)], device=self._device)
+
+
+def attend(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    position_bias: torch.Tensor | None = None,
+    **unused: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention inside each text of the row. `query`, `key`, `value`: [1, heads, tokens, dim]; gives [1, tokens, heads,
+    dim]. Of `position_bias` [1, heads, tokens, tokens] (T5) each text has its own part.
+
+    Texts of equal length go through one call, which computes each of them by itself.
+    """
+    row = _row
+    if row is None or attention_mask is not None:
+        raise RuntimeError("packed attention outside of a packed pass, or with a mask of the model's own")
+    row.calls += 1
+    _, heads, tokens, _ = query.shape
+    made = query.new_empty(tokens, heads, value.shape[-1])
+    for start, texts, length in row.runs:
+        span = slice(start, start + texts * length)
+        q, k, v = (
+            each[0, :, span].view(-1, texts, length, each.shape[-1]).transpose(0, 1) for each in (query, key, value)
+        )
+        mask = _mask(position_bias, start, length, sliding_window)
+        found = functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, scale=scaling, enable_gqa=k.shape[1] != heads
+        )
+        made[span] = found.transpose(1, 2).reshape(texts * length, heads, -1)
+    return made[None], None
+
+
+def _mask(bias: torch.Tensor | None, start: int, length: int, window: int | None) -> torch.Tensor | None:
+    """What is added to the scores of a text: its part of the bias, and the window of layers that look no further."""
+    own = None if bias is None else bias[..., start : start + length, start : start + length]
+    if window is None or length <= window:
+        return own
+    at = torch.arange(length)
+    seen = (at[:, None] - at[None, :]).abs() < window
+    return seen if own is None else own.masked_fill(~seen, -torch.inf)
+
+
+def _no_mask(**unused: Any) -> None:
+    """The mask of a packed pass: attention knows by itself who sees whom."""
+
+
+def _stack(model: Any) -> Any:
+    base = model.base_model
+    return next((getattr(base, name) for name in STACKS if hasattr(base, name)), base)
+
+
+def _apart(made: Any, row: _Row) -> Any:
+    """The layers' output with each text in a row of its own, as heads expect it: [texts, longest, width]."""
+    whole = made.last_hidden_state[0]
+    padded = whole.new_zeros(len(row.lengths), max(row.lengths), whole.shape[-1])
+    for at, (low, high) in enumerate(pairwise(row.starts)):
+        padded[at, : high - low] = whole[low:high]
+    made.last_hidden_state = padded
+    return made
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, _no_mask)
