@@ -18,11 +18,15 @@ from worker.engines.torch.causal import CausalCodec, CausalNet
 from worker.engines.torch.encoder import EncoderCodec
 from worker.engines.torch.encoder_net import EncoderNet
 from worker.engines.torch.generation import Ask
+from worker.engines.torch.linear import quicken
 from worker.engines.torch.memory import device_of, errors_mapped, memory_of, reclaim
 from worker.engines.torch.sentences import sentences_of
 from worker.engines.torch.seq2seq import Seq2SeqCodec, Seq2SeqNet
+from worker.engines.torch.seq2seq_model import with_strands
 from worker.packing import PADDED
 
+LOOP_ROWS = (32, 128)
+"""Rows of the products of a loop's passes: those that decode, and with pieces of prompts among them."""
 MOST_ITEMS = 1024
 """Requests of one batch, however short."""
 
@@ -60,8 +64,7 @@ class TorchEngine:
                 model = loading.model_of(
                     spec, codec.folder, codec.config, dtype=spec.dtype or room.dtype, device=device
                 )
-                loaded = TorchModel(model, codec, device, room)
-                loaded.warm_up()
+                loaded = _loaded(model, codec, device, room)
         except OutOfMemory as error:
             raise ModelFailed(f"model {spec.name!r} does not fit the memory of {room.device}: {error}") from error
         return loaded
@@ -75,6 +78,17 @@ class TorchEngine:
 
 
 ENGINE = TorchEngine
+
+
+def _loaded(model: Any, codec: EncoderCodec | CausalCodec | Seq2SeqCodec, device: torch.device, room: Room) -> Model:
+    if not isinstance(codec, Seq2SeqCodec) or device.type != "cpu":
+        loaded = TorchModel(model, codec, device, room)
+        loaded.warm_up()
+        return loaded
+    quick = quicken(model, rows=LOOP_ROWS)
+    plain = TorchModel(model, codec, device, room)
+    plain.warm_up()
+    return with_strands(model, codec, room, plain=plain, cost=_cost, quick=quick)
 
 
 class TorchModel(BatchModel):

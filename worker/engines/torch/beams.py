@@ -71,7 +71,7 @@ class Search:
         texts are favoured and nothing else is to stop the search, by the greatest length."""
         length = self._most if self._early == "never" and self._penalty > 0 else self.written
         worst = self.finished[-1].score if full else OUT
-        return self.scores[0] / length**self._penalty > worst
+        return bool(self.scores[0] / length**self._penalty > worst)
 
 
 class Single:

@@ -11,7 +11,7 @@ def best(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     blocks = columns // BLOCK
     if blocks <= 2 * k:
         return tuple(scores.topk(min(k, columns)))  # type: ignore[return-value]
-    whole, rest = scores[:, : blocks * BLOCK].unflatten(1, (blocks, BLOCK)), scores[:, blocks * BLOCK :]
+    whole, rest = scores[:, : blocks * BLOCK].view(rows, blocks, BLOCK), scores[:, blocks * BLOCK :]
     where = whole.amax(-1).topk(k).indices
     near = whole.gather(1, where[..., None].expand(rows, k, BLOCK)).flatten(1)
     at = (where[..., None] * BLOCK + torch.arange(BLOCK, device=scores.device)).flatten(1)

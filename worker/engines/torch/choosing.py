@@ -1,4 +1,4 @@
-"""From the logits of many rows to what each strand takes next: the tokens of single rows, the candidates of searches."""
+"""From the logits of many rows to what each strand takes next: single rows a token, searches their candidates."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import groupby
@@ -67,7 +67,7 @@ def _search(scores: torch.Tensor, strands: list[Strand]) -> list[bool]:
         scores[where] -= total[where, None]
         total[where] = 0
     _rule(scores, lines)
-    beams, keep = searches[0].beams, searches[0].keep
+    keep = searches[0].keep
     values, tokens = best(scores, keep)
     so_far = torch.tensor([score for search in searches for score in search.scores], device=scores.device)
     sums = (values - total[:, None] + so_far[:, None]).view(len(searches), -1)

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 
 from jobs.tasks.base import Outcome
-from worker.engines.base import Key, OutOfMemory, Work
+from worker.engines.base import Encoded, Key, OutOfMemory, Work
 from worker.engines.torch.answers import Decode, generated, has_stopped, not_a_number, row_of, seed_of
 from worker.engines.torch.beams import Search, Single
 from worker.engines.torch.choosing import Strand, take
 from worker.engines.torch.generation import Ask, plan
 from worker.engines.torch.memory import errors_mapped
 from worker.engines.torch.rules import Rules
-from worker.engines.torch.strands import Bundle, Strands
+from worker.engines.torch.strands import Bundle, Strands, bytes_of
 from worker.engines.torch.wiring import Wiring
 
 ROWS = 128
@@ -44,10 +44,18 @@ class Seq2SeqLoop:
     """Implements `worker.engines.loop.Loop`."""
 
     def __init__(
-        self, wiring: Wiring, base: Any, decode: Decode, *, target_as: str | None, source_tokens: int, memory: int
+        self,
+        wiring: Wiring,
+        base: Any,
+        decode: Decode,
+        *,
+        target_as: str | None,
+        source_tokens: int,
+        memory: int,
+        known: dict[str, Any] | None = None,
     ) -> None:
         """`base` is the model's own GenerationConfig, `target_as` the setting that takes the token of a target
-        language; `memory` bytes are for what the rows have read and written."""
+        language; `memory` bytes are for what the rows have read and written; `known` goes with the figures."""
         self._wiring, self._base, self._decode, self._target_as = wiring, base, decode, target_as
         self._strands = Strands(wiring)
         self._most_rows, self._most_tokens, self._memory = ROWS, source_tokens, memory
@@ -55,7 +63,7 @@ class Seq2SeqLoop:
         self._items: dict[Key, _Item] = {}
         self._by_writing: dict[int, tuple[_Item, int]] = {}
         self._rules: dict[Hashable, tuple[Any, Rules]] = {}
-        self._more = False
+        self._more, self._known = False, known or {}
         self._stats = {"tokens": 0, "padded_tokens": 0, "decode_rows": 0, "decode_slots": 0, "shared_tokens": 0}
 
     def admit(self, waiting: Sequence[Work]) -> int:
@@ -97,11 +105,17 @@ class Seq2SeqLoop:
         self._shift = max(0, self._shift - 1)
 
     def stats(self) -> dict[str, Any]:
-        return {**self._stats, "budget": self._rows}
+        return {**self._stats, **self._known, "budget": self._rows}
 
     def close(self) -> None:
         self._items, self._by_writing = {}, {}
         self._strands.close()
+        self._wiring.release()
+
+    def takes(self, encoded: Encoded) -> bool:
+        """Whether a request can be written here: beams that draw, and those that a string may stop, cannot."""
+        ask: Ask = encoded.payload
+        return not ask.alone and not (ask.stop and (self._rules_of(ask)[0].num_beams or 1) > 1)
 
     # ----- coming in -----
 
@@ -130,7 +144,7 @@ class Seq2SeqLoop:
         return fitting
 
     def _bytes(self, ask: Ask) -> int:
-        return self._strands.bytes_of(ask.rows, len(ask.ids), ask.most)
+        return bytes_of(self._wiring, ask.rows, len(ask.ids), ask.most)
 
     def _start(self, works: Sequence[Work]) -> None:
         items = [self._item(work) for work in works]

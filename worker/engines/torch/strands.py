@@ -17,6 +17,13 @@ SOURCE_TOKENS = 1024
 """Source tokens that are read in one call, where there is more than one source."""
 
 
+def bytes_of(wiring: Wiring, rows: int, source: int, written: int) -> int:
+    """Memory of an item with `rows` beams or samples, once it has written as many tokens as it may."""
+    columns = width_of(source) + rows * width_of(written)
+    width: int = wiring.layers * wiring.heads * wiring.size * wiring.dtype.itemsize
+    return 2 * columns * width
+
+
 class Strand(Protocol):
     """A sequence being written: one row, or the beams of a search."""
 
@@ -48,19 +55,13 @@ class Strands:
         self._written, self._sources = Shelves(**shape, like=nothing), Shelves(**shape, like=nothing)
         self._layout: _Layout | None = None
 
-    def bytes_of(self, rows: int, source: int, written: int) -> int:
-        """Memory of an item with `rows` beams or samples, once it has written as many tokens as it may."""
-        columns = width_of(source) + rows * width_of(written)
-        wiring = self._wiring
-        return 2 * columns * wiring.layers * wiring.heads * wiring.size * wiring.dtype.itemsize
-
     def read(self, sources: Sequence[list[int]]) -> list[torch.Tensor]:
         """The hidden states [tokens, width] of each source, several of them in one call."""
         found: list[torch.Tensor] = []
         for batch in _batches(sources):
             lengths = [len(source) for source in batch]
             ids = torch.tensor([number for source in batch for number in source], device=self._wiring.device)
-            found += self._wiring.encode(ids, _SourceDesk(self._wiring, lengths)).split(lengths)
+            found += self._wiring.encode(ids, _SourceDesk(self._wiring, lengths)).split_with_sizes(lengths)
         return found
 
     def add(self, bundle: Bundle, hidden: torch.Tensor) -> None:
@@ -123,7 +124,7 @@ class _SourceDesk:
     def attend(
         self, seat: Seat, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> torch.Tensor:
-        parts = (each.transpose(0, 1).split(self._lengths, 1) for each in (query, key, value))
+        parts = (each.transpose(0, 1).split_with_sizes(self._lengths, 1) for each in (query, key, value))
         found = [
             scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=bias, scale=scaling)[0].transpose(0, 1)
             for q, k, v, bias in zip(*parts, self._biases, strict=True)
@@ -200,7 +201,7 @@ class _RowDesk:
         if seat.cross:
             return self._crossed(seat.layer, query, scaling)
         counts = [len(own.positions) for own in self._own]
-        parts = (each.split(counts) for each in (query, key, value))
+        parts = (each.split_with_sizes(counts) for each in (query, key, value))
         return torch.cat([own.attend(seat.layer, *rows, scaling) for own, *rows in zip(self._own, *parts, strict=True)])
 
     def _crossed(self, layer: int, query: torch.Tensor, scaling: float) -> torch.Tensor:

@@ -23,6 +23,10 @@ SELF = ("self_attn", "SelfAttention")
 CROSS = ("encoder_attn", "EncDecAttention")
 
 
+class Unfit(Exception):
+    """Raised for a model that cannot be run this way; says why."""
+
+
 class Desk(Protocol):
     """Says who attends to whom, for one call of the encoder or the decoder."""
 
@@ -49,18 +53,21 @@ class Wiring:
     """A model whose attention and positions can be taken over for a while."""
 
     def __init__(self, model: Any) -> None:
-        """Raises ValueError for a model that is built in another way than those known."""
+        """Raises Unfit for a model that is built in another way than those known."""
         if model.config.model_type not in ARCHITECTURES:
-            raise ValueError(f"{model.config.model_type} models take generate()")
-        self.model, self.desk = model, _NOBODY
+            raise Unfit(f"{model.config.model_type} models are not among those tried")
+        self.model = model
+        self.desk: Desk = _NOBODY
         self._encoder, self._decoder = model.get_encoder(), model.get_decoder()
         encoder_seats = self._seated(self._encoder)
         seats = self._seated(self._decoder)
         self._attentions = [module for module, _ in (*encoder_seats, *seats)]
         self.crossings = [module for module, seat in seats if seat.cross]
-        self.layers = len(self.crossings)
+        self.layers, self.source_layers = len(self.crossings), len(encoder_seats)
+        self.calls = 0
+        """How often attention was asked in the last call."""
         if not self.layers or 2 * self.layers != len(seats):
-            raise ValueError("a decoder layer has not one attention to itself and one to the source")
+            raise Unfit("a decoder layer has not one attention to itself and one to the source")
         self.heads, self.size = _shape_of(self.crossings[0])
         owners = (*self._attentions, self._encoder, self._decoder)
         self._configs = {id(module.config): module.config for module in owners}
@@ -89,6 +96,12 @@ class Wiring:
             ).logits[0]
         return logits
 
+    def plain(self, source: list[int], written: list[int]) -> torch.Tensor:
+        """Logits [tokens, words] of decoder tokens as the model gives them when it is left alone."""
+        source_ids, written_ids = (torch.tensor([each], device=self.device) for each in (source, written))
+        logits: torch.Tensor = self.model(input_ids=source_ids, decoder_input_ids=written_ids).logits[0]
+        return logits
+
     def cross(self, layer: int, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values [tokens, heads, size] that a layer's cross-attention makes of the source's hidden states."""
         module = self.crossings[layer]
@@ -109,7 +122,7 @@ class Wiring:
     @contextmanager
     def _at(self, desk: Desk) -> Iterator[None]:
         before = [config._attn_implementation for config in self._configs.values()]
-        self.desk = desk
+        self.desk, self.calls = desk, 0
         try:
             for config in self._configs.values():
                 config._attn_implementation = ATTENTION
@@ -120,7 +133,7 @@ class Wiring:
                 config._attn_implementation = implementation
 
     def _seated(self, stack: Any) -> list[tuple[Any, Seat]]:
-        found = []
+        found = list[tuple[Any, Seat]]()
         for name, module in stack.named_modules():
             last = name.rpartition(".")[2]
             if last in (*SELF, *CROSS):
@@ -147,7 +160,8 @@ class Positions(nn.Module):
             pad = self.own.padding_idx
             at = torch.where(given[0][0] == pad, pad, desk.positions + pad + 1)
             return self.own.weights[at][None]  # type: ignore[no-any-return]
-        return nn.functional.embedding(desk.positions + getattr(self.own, "offset", 0), self.own.weight)[None]
+        found: torch.Tensor = self.own.weight[desk.positions + getattr(self.own, "offset", 0)]
+        return found[None]
 
 
 class RelativeBias:
@@ -219,8 +233,9 @@ def _attend(
 ) -> tuple[torch.Tensor, None]:
     """`query` [1, heads, tokens, size] and the rest as the model's layers have them."""
     seat: Seat = module.textmill_seat
-    rows = [each[0].transpose(0, 1) for each in (query, key, value)]
-    return seat.wiring.desk.attend(seat, *rows, kwargs["scaling"])[None], None
+    seat.wiring.calls += 1
+    asked, keys, values = (each[0].transpose(0, 1) for each in (query, key, value))
+    return seat.wiring.desk.attend(seat, asked, keys, values, kwargs["scaling"])[None], None
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attend)
