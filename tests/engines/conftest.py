@@ -11,6 +11,7 @@ from jobs.tasks.base import Failed, Outcome, Request
 from tests.engines.tiny import Tiny
 from worker.engines import engine
 from worker.engines.base import EngineCodec, Model, Room, Work
+from worker.engines.routes import RoutedModel
 
 
 @pytest.fixture(scope="session")
@@ -50,8 +51,15 @@ class Subject:
         found = []
         for at, encoded in enumerate(self.codec.encode(requests)):
             self.model.add([Work(at, encoded, at)])
-            found += [outcome for _, outcome in self.model.step()]
+            while self.model.pending():
+                found += [outcome for _, outcome in self.model.step()]
         return found
+
+
+def module_of(model: Any) -> Any:
+    """The torch module inside a model of the built-in engine."""
+    net = (model.second if isinstance(model, RoutedModel) else model)._net
+    return net._model if hasattr(net, "_model") else net._generator._model
 
 
 Ask = Callable[..., Subject]

@@ -59,18 +59,19 @@ def _step_of(strand: Strand) -> Callable[[torch.Tensor, list[Strand]], list[bool
 def _search(scores: torch.Tensor, strands: list[Strand]) -> list[bool]:
     """Log-probabilities, but never written down as such: rules that only ban tokens hold for logits as well."""
     searches: list[Any] = [strand.writing for strand in strands]
-    total = scores.logsumexp(-1)
+    top = scores.amax(-1)
+    rest = (scores - top[:, None]).exp_().sum(-1).log_()
     lines = [line for strand in strands for line in strand.lines()]
     exact = [at for at, line in enumerate(lines) if not line.rules.only_bans(line)]
     if exact:
         where = torch.tensor(exact, device=scores.device)
-        scores[where] -= total[where, None]
-        total[where] = 0
+        scores[where] = (scores[where] - top[where, None]) - rest[where, None]
+        top[where] = rest[where] = 0
     _rule(scores, lines)
     keep = searches[0].keep
     values, tokens = best(scores, keep)
     so_far = torch.tensor([score for search in searches for score in search.scores], device=scores.device)
-    sums = (values - total[:, None] + so_far[:, None]).view(len(searches), -1)
+    sums = ((values - top[:, None]) - rest[:, None] + so_far[:, None]).view(len(searches), -1)
     found, at = sums.topk(keep)
     columns = values.shape[1]
     words = tokens.view(len(searches), -1).gather(1, at)

@@ -169,13 +169,13 @@ class RelativeBias:
 
     def __init__(self, wiring: Wiring, attention: Any) -> None:
         self._wiring, self._attention, self._own = wiring, attention, attention.compute_bias
-        self._table: torch.Tensor | None = None
 
     def __call__(self, *given: Any, **named: Any) -> torch.Tensor:
         if self._wiring.desk is _NOBODY:
             made: torch.Tensor = self._own(*given, **named)
             return made
-        return self._attention.relative_attention_bias.weight.new_zeros(1, self._wiring.heads, 1, 1)
+        weight: torch.Tensor = self._attention.relative_attention_bias.weight
+        return weight.new_zeros(1, self._wiring.heads, 1, 1)
 
     def between(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """The bias [heads, ...] between positions of queries and of keys, which broadcast."""
