@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from jobs.tasks.base import Failed, Generate, Generated, Outcome, Sampling
-from tests.engines.conftest import Ask, Subject, module_of, texts_of
+from tests.engines.conftest import Subject, module_of, texts_of
 from tests.engines.tiny import SEQ2SEQ, Tiny
 from worker.engines import loop as loop_module
 from worker.engines.base import Work
