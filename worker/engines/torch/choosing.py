@@ -12,6 +12,9 @@ from worker.engines.torch.rules import Line, Lot, Rules, chosen
 
 Each = TypeVar("Each")
 
+CACHED_ROWS = 8
+"""Rows of a large vocabulary that a core's cache holds."""
+
 
 class Strand(NamedTuple):
     """A strand with what decides about its next tokens."""
@@ -59,8 +62,7 @@ def _step_of(strand: Strand) -> Callable[[torch.Tensor, list[Strand]], list[bool
 def _search(scores: torch.Tensor, strands: list[Strand]) -> list[bool]:
     """Log-probabilities, but never written down as such: rules that only ban tokens hold for logits as well."""
     searches: list[Any] = [strand.writing for strand in strands]
-    top = scores.amax(-1)
-    rest = (scores - top[:, None]).exp_().sum(-1).log_()
+    top, rest = _normalizers(scores, searches[0].beams)
     lines = [line for strand in strands for line in strand.lines()]
     exact = [at for at, line in enumerate(lines) if not line.rules.only_bans(line)]
     if exact:
@@ -81,6 +83,23 @@ def _search(scores: torch.Tensor, strands: list[Strand]) -> list[bool]:
         if sound:
             search.take([Candidate(*each) for each in zip(*candidates, strict=True)])
     return fine
+
+
+def _normalizers(scores: torch.Tensor, beams: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a log-probability is less than its logit, in two parts [rows] to be taken off one after the other: the
+    largest logit is exact so.
+
+    A few rows at a time, which stay in the cache; never one alone, which torch would sum in another order (2.13).
+    """
+    tops, rests = list[torch.Tensor](), list[torch.Tensor]()
+    for rows in scores.split_with_sizes(_portions(len(scores), beams * max(1, CACHED_ROWS // beams))):
+        tops.append(rows.amax(-1))
+        rests.append((rows - tops[-1][:, None]).exp_().sum(-1).log_())
+    return torch.cat(tops), torch.cat(rests)
+
+
+def _portions(rows: int, most: int) -> list[int]:
+    return [min(most, rows - start) for start in range(0, rows, most)]
 
 
 def _likeliest(scores: torch.Tensor, strands: list[Strand]) -> list[bool]:

@@ -21,6 +21,8 @@ from worker.engines.torch.wiring import Unfit, Wiring
 
 log = logging.getLogger("textmill.worker")
 
+SPARE = 2
+"""Stacks of keys and values double when they are full: so many times what lies in them may be taken."""
 LOGITS = 3
 """Copies of the logits of a pass that may exist at a time."""
 
@@ -51,7 +53,7 @@ def _loop(model: Any, codec: Seq2SeqCodec, room: Room, weights: int, *, exact: b
     if reason := supported(own):
         raise Unfit(f"its configuration has {reason}")
     words = model.get_output_embeddings().out_features
-    memory = room.memory_bytes - weights - LOGITS * ROWS * words * 4
+    memory = (room.memory_bytes - weights - LOGITS * ROWS * words * 4) // SPARE
     wiring = Wiring(model)
     try:
         if memory < bytes_of(wiring, 1, codec.limit, 1):

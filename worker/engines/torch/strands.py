@@ -135,17 +135,8 @@ class _SourceDesk:
 def _square(bias: RelativeBias | None, length: int) -> torch.Tensor | None:
     if bias is None:
         return None
-    at = torch.arange(length)
+    at = torch.arange(length, device=bias.device)
     return bias.between(at[:, None], at[None])[None].contiguous()
-
-
-class _Stack(NamedTuple):
-    """Sequences of one stack that are answered in one product."""
-
-    shelf: Shelf
-    places: int
-    rows: torch.Tensor
-    """Their rows among all, [places x rows of each]."""
 
 
 class _Layout:
@@ -153,14 +144,12 @@ class _Layout:
 
     def __init__(self, wiring: Wiring, written: list[Shelf], sources: list[Shelf]) -> None:
         self.rows = sum(len(shelf.places) * shelf.kind.rows for shelf in written)
-        self.written, first_of = list[_Stack](), dict[int, int]()
-        first = 0
+        self.written, first_of, first = list[Shelf](), dict[int, int](), 0
         for shelf in written:
             for place in shelf.places:
                 first_of[id(place)] = first
                 first += shelf.kind.rows
-            span = torch.arange(first - len(shelf.places) * shelf.kind.rows, first)
-            self.written.append(_Stack(shelf, len(shelf.places), span))
+            self.written.append(shelf)
         self.sources = [self._source(shelf, first_of, wiring) for shelf in sources]
 
     def _source(self, shelf: Shelf, first_of: dict[int, int], wiring: Wiring) -> "_Source":
@@ -177,13 +166,19 @@ class _Layout:
                 answered += range(first, first + count) if live else [self.rows] * count
         places, (rows, width) = len(shelf.places), shelf.kind
         mask = shelf.mask[:places, None].expand(places, wiring.heads, rows, width).reshape(-1, rows, width)
-        stack = _Stack(shelf, places, torch.tensor(asking, device=wiring.device))
-        return _Source(stack, torch.tensor(answered, device=wiring.device), mask)
+        asks, answers = (torch.tensor(each, device=wiring.device) for each in (asking, answered))
+        return _Source(shelf, places, asks, answers, mask)
 
 
 class _Source(NamedTuple):
-    stack: _Stack
+    """One stack of sources, whose rows are answered in one product."""
+
+    shelf: Shelf
+    places: int
+    asking: torch.Tensor
+    """The rows among all whose queries these are, [places x rows of each]."""
     answered: torch.Tensor
+    """The rows that the answers are for."""
     mask: torch.Tensor
 
 
@@ -192,7 +187,7 @@ class _RowDesk:
 
     def __init__(self, wiring: Wiring, layout: _Layout) -> None:
         self._layout, self._heads = layout, wiring.heads
-        self._own = [_Own(stack, wiring) for stack in layout.written]
+        self._own = [_Own(shelf, wiring) for shelf in layout.written]
         self.positions = torch.cat([own.positions for own in self._own])
 
     def attend(
@@ -206,8 +201,8 @@ class _RowDesk:
 
     def _crossed(self, layer: int, query: torch.Tensor, scaling: float) -> torch.Tensor:
         found = query.new_empty(self._layout.rows + 1, *query.shape[1:])
-        for (shelf, places, rows), answered, mask in self._layout.sources:
-            asked = query.index_select(0, rows)
+        for shelf, places, asking, answered, mask in self._layout.sources:
+            asked = query.index_select(0, asking)
             keys, values = shelf.keys[layer, :places], shelf.values[layer, :places]
             found.index_copy_(0, answered, _answers(asked, keys, values, mask, scaling))
         return found[:-1]
@@ -216,8 +211,8 @@ class _RowDesk:
 class _Own:
     """One stack of what was written, for one step."""
 
-    def __init__(self, stack: _Stack, wiring: Wiring) -> None:
-        self._shelf, self._places, _ = stack
+    def __init__(self, shelf: Shelf, wiring: Wiring) -> None:
+        self._shelf, self._places = shelf, len(shelf.places)
         rows, width = self._shelf.kind
         device = wiring.device
         strands = [_strand(place) for place in self._shelf.places]

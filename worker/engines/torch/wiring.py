@@ -169,6 +169,7 @@ class RelativeBias:
 
     def __init__(self, wiring: Wiring, attention: Any) -> None:
         self._wiring, self._attention, self._own = wiring, attention, attention.compute_bias
+        self.device: torch.device = attention.relative_attention_bias.weight.device
 
     def __call__(self, *given: Any, **named: Any) -> torch.Tensor:
         if self._wiring.desk is _NOBODY:
