@@ -117,6 +117,7 @@ def _show_summaries(results: Results) -> None:
     for row in results[::8]:
         text = Path("examples/articles", row["custom_id"]).read_text(encoding="utf-8")
         _pair(text.replace("\n\n", ". ", 1), row["output"]["summary_text"])
+    _say_cut(results)
     _say("It writes fluent English and gets facts wrong: read none of this as a summary.")
 
 
@@ -124,6 +125,7 @@ def _show_translations(results: Results) -> None:
     for row in results[::16]:
         text = _TEXTS["sentences_en.csv"][row["custom_id"]]
         _pair(text, row["output"]["translation_text"], row["kept"]["reference_de"])
+    _say_cut(results)
     _say(
         "SmolLM2 learned English and hardly any German: this is nonsense beside a person's translation (ref.), "
         "and shows only that the job runs. A translation model such as opus-mt-en-de takes its place with "
@@ -134,7 +136,18 @@ def _show_translations(results: Results) -> None:
 def _show_answers(results: Results) -> None:
     for row in results[::8]:
         _pair(_TEXTS["questions.jsonl"][row["custom_id"]], row["output"]["generations"][0]["generated_text"])
+    _say_cut(results)
     _say("Some are chats, some are beginnings to be continued; the model's own chat template is used.")
+
+
+def _say_cut(results: Results) -> None:
+    """Which of the texts are not whole."""
+    ends = [row["output"].get("generations", [row["output"]])[0]["finish_reason"] for row in results]
+    if cut := ends.count("length"):
+        _say(
+            f"{cut} of {len(results)} ended at the limit of tokens (max_new_tokens), mostly in mid-sentence; each says "
+            "so by its finish_reason, `length`."
+        )
 
 
 def _show_neighbours(results: Results) -> None:
@@ -208,7 +221,7 @@ STEPS = (
         "translations.csv",
         SMOLLM2,
         _show_translations,
-        params={"source": "en", "target": "de", "max_new_tokens": 32},
+        params={"source": "en", "target": "de", "max_new_tokens": 64},
         options=("--id-field", "id", "--keep", "domain,reference_de"),
     ),
 )
@@ -235,7 +248,7 @@ def _sum_up(done: list[tuple[Step, dict[str, Any], bool]]) -> None:
         shell,
         "textmill list                      # the jobs of this demo; `textmill status JOB` for one",
         f"textmill run summarize YOUR_FOLDER -o summaries.jsonl --model {SMOLLM2}",
-        "textmill models add YOUR_MODEL     # a better model: a folder with safetensors, or a Hub id",
+        "textmill models add NAME FOLDER    # a better model: a folder with safetensors, or a Hub id",
         "textmill tasks                     # what else there is, with every parameter",
     ):
         print(f"  {command}")

@@ -1,5 +1,6 @@
 """A batch of lines to checked items: each line alone is an item of the task, or a named problem."""
 
+import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ from jobs.errors import InvalidParams, Problem
 from jobs.schemas import Item, JobSpec
 from jobs.tasks import AnyTask, explain, merge, task_adapter, validate_params
 
+NO_NUMBER = re.compile("NaN|Infinity")
+"""Numbers that Python and others write and JSON does not have."""
 DEFAULT_NEW_TOKENS = 128
 """Assumed output of a generating task whose params name no `max_new_tokens`."""
 
@@ -50,6 +53,8 @@ class Checker:
         self._allowance = allowance(self._params)
         self._prefix = b"{" + orjson.dumps(task.main_field) + b":"
         self._many = task_adapter(task)
+        self.never_seen = dict.fromkeys(spec.keep)
+        """Fields to keep that no item had so far, in their order."""
 
     def check(self, batch: Sequence[Line]) -> tuple[Checked, list[Problem]]:
         """The items of the batch, and what is wrong with the other lines."""
@@ -103,12 +108,17 @@ class Checker:
             if item.params and (wrong := self._override(at, item.params, allowances)):
                 yield at, Problem(parsed.numbers[at], "invalid_params", wrong)
         for at, value in enumerate(parsed.values if self._keep else ()):
+            self._see(value)
             if not _can_be_kept([value.get(name) for name in self._keep]):
                 yield at, Problem(parsed.numbers[at], "invalid_field", "a kept field is nested too deeply")
         for at, line in enumerate(parsed.lines):
             if len(line) > self._max_text_chars and (name := self._too_long(parsed.values[at])):
                 message = f"{name!r} is longer than {self._max_text_chars:,} characters (setting max_text_chars)"
                 yield at, Problem(parsed.numbers[at], "text_too_long", message)
+
+    def _see(self, value: dict[str, Any]) -> None:
+        for name in self.never_seen.keys() & value.keys():
+            del self.never_seen[name]
 
     def _override(self, at: int, params: dict[str, Any], allowances: list[int]) -> str | None:
         """Take an item's own params into account; what is wrong with them."""
@@ -155,6 +165,8 @@ def _malformed(number: int, line: bytes, error: orjson.JSONDecodeError) -> Probl
         return Problem(number, "not_utf8", f"not UTF-8: byte 0x{byte:02x} at offset {bad.start} of the line")
     if "surrogate" in error.msg:
         return Problem(number, "invalid_text", f"a lone surrogate, which is no character, at offset {error.pos}")
+    if found := NO_NUMBER.match(error.doc, error.pos):
+        return Problem(number, "malformed_json", f"{found[0]} is no JSON number, at column {error.colno}")
     return Problem(number, "malformed_json", f"{error.msg} at column {error.colno}")
 
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import orjson
 from pydantic import ValidationError
@@ -79,6 +79,8 @@ class Client:
         Raises UnknownTask, UnknownModel, ModelMismatch, InvalidParams, InvalidInput, InvalidItems,
         IdempotencyConflict, StoreUnavailable. Nothing is run unless it returns.
         """
+        if on_invalid not in get_args(OnInvalid):
+            raise InvalidParams(f"on_invalid is {on_invalid!r}; it may be: {', '.join(get_args(OnInvalid))}")
         found, given = resolve(task, params)
         served = self.registry.check(found, model or self.registry.only(found).name, given)
         spec = _spec(
@@ -128,15 +130,22 @@ class Client:
         return job
 
     def retry(self, job_id: str) -> JobHandle:
-        """A new job of the items that have no ok result. Raises InvalidState while it runs, or when all are ok."""
+        """A new job of the items that have no ok result, neither in this job nor in any retry of it.
+
+        Raises InvalidState while the job or a retry of it runs, or when all items are ok.
+        """
         job = self.get(job_id).refresh()
         if not job.state.final:
             raise InvalidState(f"{job.id} is {job.state}; only a job that has ended can be retried")
-        if job.counts.ok == job.counts.total:
+        for other in map(self._store.jobs.get, self._store.retries.chain(job.id)):
+            if not other.state.final:
+                raise InvalidState(f"{other.id}, of the same items, is {other.state}; wait for it or cancel it first")
+        left = RetrySource(self._store, job.id)
+        if left.empty:
             raise InvalidState(f"{job.id} has no items without an ok result; there is nothing to retry")
         return self.submit(
             job.task,
-            RetrySource(self._store, job.id),
+            left,
             model=job.model,
             params=job.params,
             priority=job.priority,
@@ -176,7 +185,7 @@ class Client:
             if job.state is JobState.LOADING:
                 loaded = self._fill(job, spec, intake, created)
             elif created:
-                loaded = intake.loaded(job.counts.total)
+                loaded = intake.loaded(job.id, job.counts.total)
         finally:
             intake.close()
         if loaded is not None:
@@ -213,9 +222,13 @@ class Client:
         if resumable or isinstance(error, StoreUnavailable):
             return
         try:
-            self._store.jobs.fail(job.id, f"its items were not all submitted: {str(error) or type(error).__name__}")
+            self._store.jobs.fail(job.id, f"its items were not all submitted: {_why(error)}")
         except StoreUnavailable:
             _log.warning("%s could not be marked as failed; upkeep will do it", job.id)
+
+
+def _why(error: BaseException) -> str:
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
 
 
 def _open_store(settings: Settings) -> "Store":
@@ -249,8 +262,11 @@ def _spec(**fields: Any) -> JobSpec:
 
 
 def _request_hash(spec: JobSpec, source: Source, on_invalid: OnInvalid) -> bytes:
-    """What an idempotency key stands for: the job asked for, and the items where they are known beforehand."""
-    asked = spec.model_dump(mode="json", exclude={"idempotency_key"})
+    """What an idempotency key stands for: the job asked for, and the items where they are known beforehand.
+
+    How soon it is wanted is no part of it: the same key with another priority gives the job as it is.
+    """
+    asked = spec.model_dump(mode="json", exclude={"idempotency_key", "priority"})
     items = source.fingerprint() if spec.idempotency_key is not None else None
     parts = orjson.dumps([asked, items, on_invalid], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(parts).digest()

@@ -4,14 +4,17 @@ import sys
 import time
 from bisect import insort
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
+from jobs.errors import UsageError
 from jobs.intake import Loaded
 from jobs.schemas import Job, Result
 
 if TYPE_CHECKING:
     from jobs.store import Store
     from jobs.store.values import ResultRow
+
+Status = Literal["ok", "error"]
 
 FIRST_LOOK_S = 0.02
 LAST_LOOK_S = 1.0
@@ -43,25 +46,26 @@ class JobHandle:
                 line.show(job)
         return job
 
-    def results(self, status: Literal["ok", "error"] | None = None, *, after: int = -1) -> Iterator[Result]:
-        """The results there are of the items behind `after`, in their order."""
-        while page := self._store.results.page(self.id, after=after, limit=PAGE, status=status):
-            yield from page
-            after = page[-1].seq
+    def results(self, status: Status | None = None, *, after: int = -1) -> Iterator[Result]:
+        """The results there are of the items behind `after`, in their order. Raises UsageError for another status."""
+        if status not in (None, *get_args(Status)):
+            raise UsageError(f"unknown status {status!r}; known: {', '.join(get_args(Status))}")
+        return self._results(status, after)
 
-    def rows(self, status: Literal["ok", "error"] | None = None, *, after: int = -1) -> Iterator["ResultRow"]:
+    def rows(self, status: Status | None = None, *, after: int = -1) -> Iterator["ResultRow"]:
         """The same as they are stored, for export: several times as quick."""
         while page := self._store.results.rows_after(self.id, after=after, limit=PAGE, status=status):
             yield from page
             after = page[-1].seq
 
     def latest(self) -> Iterator[Result]:
-        """The first job's results in order, with those of its retries laid over them."""
-        return self._store.results.latest(self.id)
+        """The first job's results in order, each replaced by a retry's where that counts: ok before an error, then the
+        newest."""
+        return self._store.retries.latest(self.id)
 
     def latest_rows(self) -> Iterator["ResultRow"]:
         """The same as they are stored."""
-        return self._store.results.latest_rows(self.id)
+        return self._store.retries.latest_rows(self.id)
 
     def stream(self) -> Iterator[Result]:
         """Every result once, as items finish; ends when the job is final."""
@@ -83,6 +87,11 @@ class JobHandle:
 
     def __repr__(self) -> str:
         return f"JobHandle({self.id!r})"
+
+    def _results(self, status: Status | None, after: int) -> Iterator[Result]:
+        while page := self._store.results.page(self.id, after=after, limit=PAGE, status=status):
+            yield from page
+            after = page[-1].seq
 
     def _looks(self, timeout: float | None) -> Iterator[Job]:
         """The job now and again, at last in its final state."""

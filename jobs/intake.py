@@ -51,6 +51,8 @@ class Loaded:
     skipped: int = 0
     report: str | None = None
     """A file that lists all skipped lines."""
+    never_seen: tuple[str, ...] = ()
+    """Fields to keep that no item has."""
 
 
 class Run(NamedTuple):
@@ -108,13 +110,14 @@ class Intake:
             store.jobs.append(job_id, batch)
         if max(there, default=-1) >= count:
             raise InvalidState(f"{job_id} was begun with more items than this input has ({count:,})")
-        return self.loaded(count)
+        return self.loaded(job_id, count)
 
-    def loaded(self, count: int) -> Loaded:
-        """What became of the input, now that `count` items of it are stored."""
-        self._refusals.close()
+    def loaded(self, job_id: str, count: int) -> Loaded:
+        """What became of the input, now that `count` items of it are stored in the job."""
+        self._refusals.settle(job_id)
         report = str(self._refusals.report) if self._refusals.report else None
-        return Loaded(count, tuple(self._refusals.first), self._refusals.total, report)
+        never = tuple(self._checker.never_seen)
+        return Loaded(count, tuple(self._refusals.first), self._refusals.total, report, never)
 
     def close(self) -> None:
         """Free what it holds; it is not used afterwards."""

@@ -65,6 +65,10 @@ class Facts(NamedTuple):
 
     role: Role
     max_input_tokens: int | None
+    dimensions: int | None
+    """Numbers in an embedding, for models that make them."""
+    context_tokens: int | None
+    """Positions of a causal model: prompt and answer together."""
 
 
 def read_facts(folder: Path) -> Facts:
@@ -82,7 +86,10 @@ def read_facts(folder: Path) -> Facts:
     _check_weights(folder)
     chats = bool(tokenizer.get("chat_template")) or (folder / "chat_template.jinja").is_file()
     modules = (folder / "modules.json").is_file()
-    return Facts(_role(folder, _architecture(folder, config), embeds=modules, chats=chats), _limit(folder))
+    role = _role(folder, _architecture(folder, config), embeds=modules, chats=chats)
+    width = _number(config, "hidden_size", "dim") if role.head == "embed" else None
+    context = _number(config, "max_position_embeddings", "n_positions") if role.kind == "causal" else None
+    return Facts(role, _limit(folder), width, context)
 
 
 def check_adapter(folder: Path) -> None:
@@ -131,6 +138,14 @@ def _limit(folder: Path) -> int | None:
     """Sentence encoders are better within what they were trained on than within what they can read."""
     limit = (_json(folder, "sentence_bert_config.json") or {}).get("max_seq_length")
     return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def _number(config: Mapping[str, Any], *names: str) -> int | None:
+    """A size that the configuration names, of its text part where it has several. None when it leaves it to a default:
+    those are known only to the library that loads the model."""
+    inner = config.get("text_config")
+    found = (inner if isinstance(inner, dict) else config).get
+    return next((value for name in names if isinstance(value := found(name), int) and value > 0), None)
 
 
 def _check_weights(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from jobs.errors import InvalidModel, InvalidSettings, ModelMismatch, UnknownModel, UnknownTask
 from jobs.model_folder import check_adapter, read_facts
 from jobs.tasks import all_tasks, find, validate_params
-from jobs.tasks.base import Kind, Task
+from jobs.tasks.base import Kind, Known, Task
 
 FAKE = "fake"
 """The key that always exists: the fake engine, for every task."""
@@ -46,8 +46,21 @@ class ModelSpec(BaseModel):
     """Overrides of the model's own generation defaults."""
     max_input_tokens: int | None = Field(default=None, ge=1)
     """Below what the architecture allows, where a model is better so (MiniLM: 256)."""
+    dimensions: int | None = Field(default=None, ge=1)
+    """Numbers in an embedding; None: not known before the model is loaded."""
+    context_tokens: int | None = Field(default=None, ge=1)
+    """What a causal model's positions hold, prompt and answer together; None: not known before it is loaded."""
     note: str = ""
     """Said to people beside the name, e.g. that a 135 M model is for show."""
+
+    @property
+    def known(self) -> Known:
+        """What a task may check params against at submit."""
+        if self.kind == "any":
+            return Known("any", prompts=self.prompts)
+        limits = (self.context_tokens, self.max_input_tokens) if self.kind == "causal" else ()
+        context = min((limit for limit in limits if limit is not None), default=None)
+        return Known(self.kind, self.head, self.dimensions, context, self.prompts)
 
 
 class Specs(Protocol):
@@ -100,7 +113,7 @@ class Registry:
                 f"model {name!r} does not serve {task.name}; it serves: {', '.join(spec.tasks)}; "
                 f"models that serve {task.name}: {serving}"
             )
-        task.check(validate_params(task, params), spec.kind, None if spec.kind == "any" else spec.head)
+        task.check(validate_params(task, params), spec.known)
         return spec
 
     def only(self, task: Task[Any, Any, Any]) -> ModelSpec:
@@ -170,6 +183,8 @@ def inspect(path: str | Path, *, name: str | None = None) -> ModelSpec:
         head=facts.role.head,
         tasks=facts.role.tasks,
         max_input_tokens=facts.max_input_tokens,
+        dimensions=facts.dimensions,
+        context_tokens=facts.context_tokens,
     )
 
 

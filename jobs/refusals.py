@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,6 +11,8 @@ import orjson
 from jobs.errors import InvalidItems, Problem
 
 KEPT = 1000
+REPORT_AGE_S = 30 * 86_400.0
+"""Reports of this age are removed when a new one is begun."""
 MESSAGE_CHARS = 500
 
 _log = logging.getLogger(__name__)
@@ -21,6 +24,7 @@ class Refusals:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._stream: BinaryIO | None = None
+        self._told = False
         self.first: list[Problem] = []
         self.total = 0
         self.report: Path | None = None
@@ -37,11 +41,27 @@ class Refusals:
 
     def error(self) -> InvalidItems:
         """All that was refused, as the error a submit raises."""
-        self.close()
+        self._complete()
+        self._told = True
         return InvalidItems(self.first, self.total, str(self.report) if self.report else None)
 
+    def settle(self, job_id: str) -> None:
+        """Complete the report under the job's name, where `report_of` finds it."""
+        self._complete()
+        self._told = True
+        if self.report is not None:
+            try:
+                self.report = self.report.replace(report_of(self._folder, job_id))
+            except OSError as error:
+                self._give_up(error)
+
     def close(self) -> None:
-        """Complete the report."""
+        """Let go of a report that nobody was told of."""
+        self._complete()
+        if self.report is not None and not self._told:
+            self.report.unlink(missing_ok=True)
+
+    def _complete(self) -> None:
         try:
             if self._stream is not None:
                 self._stream.close()
@@ -53,6 +73,7 @@ class Refusals:
         path = self._folder / f"refused-{secrets.token_hex(8)}.jsonl"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            _prune(self._folder)
             self._stream = path.open("xb")
             self.report = path
         except OSError as error:
@@ -70,6 +91,17 @@ class Refusals:
         """A report that cannot be written must not hide the problems themselves."""
         _log.warning("the report of refused lines cannot be written in %s: %s", self._folder, error)
         self._stream = self.report = None
+
+
+def report_of(folder: Path, job_id: str) -> Path:
+    """Where the lines that a job was begun without are listed; no file: there were none, or it is long ago."""
+    return folder / f"refused-{job_id}.jsonl"
+
+
+def _prune(folder: Path) -> None:
+    for old in folder.glob("refused-*.jsonl"):
+        if time.time() - old.stat().st_mtime > REPORT_AGE_S:
+            old.unlink(missing_ok=True)
 
 
 def shortened(message: str) -> str:

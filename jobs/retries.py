@@ -1,6 +1,7 @@
 """The items of a job that have no ok result, as the source of a new job."""
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import orjson
@@ -10,23 +11,24 @@ from jobs.corpus import Line
 if TYPE_CHECKING:
     from jobs.store import Store
 
-PAGE = 1000
-
 
 class RetrySource:
-    """The items of an ended job without an ok result, each under the `custom_id` it had."""
+    """The items of an ended job without an ok result, in it or in any of its retries, each under the `custom_id` it
+    had. Can be read once."""
 
     def __init__(self, store: "Store", job_id: str) -> None:
-        self._store, self._job_id = store, job_id
+        self._job_id = job_id
+        self._lines = store.retries.open_lines(job_id)
+        self._first = next(self._lines, None)
+
+    @property
+    def empty(self) -> bool:
+        """Whether every item has an ok result."""
+        return self._first is None
 
     def __iter__(self) -> Iterator[Line]:
-        done = self._done()
-        next_done = next(done, None)
-        for seq, line in self._store.jobs.lines(self._job_id):
-            if seq == next_done:
-                next_done = next(done, None)
-            else:
-                yield seq + 1, named(seq, line)
+        ahead = () if self._first is None else (self._first,)
+        return ((seq + 1, named(seq, line)) for seq, line in chain(ahead, self._lines))
 
     def fingerprint(self) -> str | None:
         """The job's id stands for what an ended job has left."""
@@ -34,12 +36,6 @@ class RetrySource:
 
     def locate(self, line: int) -> tuple[str | None, int]:
         return self._job_id, line
-
-    def _done(self) -> Iterator[int]:
-        after = -1
-        while page := self._store.results.page(self._job_id, after=after, limit=PAGE, status="ok"):
-            yield from (result.seq for result in page)
-            after = page[-1].seq
 
 
 def named(seq: int, line: bytes) -> bytes:

@@ -3,13 +3,17 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from jobs.errors import ItemErrorCode
 from jobs.states import Control, JobState
 
 CustomId = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
 """Any Unicode but NUL, which PostgreSQL cannot store; unique in its job."""
+
+
+def _once_each(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
 
 class Frozen(BaseModel):
@@ -21,12 +25,12 @@ class Frozen(BaseModel):
 class Item(BaseModel):
     """What every task's item may carry beside its own fields; unknown fields are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     custom_id: CustomId | None = None
-    """Default: the item's `seq` as text."""
+    """The item's name, unique in its job; `null`: its position, counted from 0."""
     params: dict[str, Any] | None = None
-    """Overrides of the job's params, same schema."""
+    """Params that lie over the job's for this item alone."""
 
 
 class JobSpec(Frozen):
@@ -42,7 +46,7 @@ class JobSpec(Frozen):
     weight: float = Field(default=1.0, gt=0, le=1000)
     """A job of weight 3 gets three times the work of a job of weight 1 beside it."""
     labels: dict[str, str] = Field(default_factory=dict)
-    keep: tuple[str, ...] = ()
+    keep: Annotated[tuple[str, ...], AfterValidator(_once_each)] = ()
     """Item fields that come back, untouched, under `kept`."""
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=256)
     deadline_at: datetime | None = None

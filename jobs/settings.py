@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -17,7 +17,11 @@ from pydantic_settings import (
 
 from jobs.errors import InvalidSettings
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 PREFIX = "TEXTMILL_"
+REDIS_SCHEMES = ("redis://", "rediss://")
 SECRETS = ("database_url", "redis_url")
 """Settings whose value may hold a password: also read from the file named by TEXTMILL_<NAME>_FILE."""
 
@@ -84,6 +88,13 @@ class Settings(BaseSettings):
     def _expand(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None
 
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(REDIS_SCHEMES):
+            raise ValueError(f"a Redis URL begins with {' or '.join(REDIS_SCHEMES)}")
+        return value
+
     @property
     def effective_database_url(self) -> str:
         """The URL the store opens, with the driver named: `postgresql+psycopg://` or `sqlite://`."""
@@ -122,9 +133,17 @@ class _SecretFiles(PydanticBaseSettingsSource):
 def load_settings(**overrides: Any) -> Settings:
     """The settings in force. Raises InvalidSettings naming each wrong value and what is allowed."""
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
+        if settings.home.is_file():
+            raise InvalidSettings(f"home: {settings.home} is a file; the home is a folder")
+        return settings
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given {e['input']!r})" for e in error.errors()]
-        raise InvalidSettings("wrong settings:\n  " + "\n  ".join(lines)) from error
+        raise InvalidSettings("wrong settings:\n  " + "\n  ".join(map(_told, error.errors()))) from error
     except (OSError, SettingsError, TOMLDecodeError) as error:
         raise InvalidSettings(f"the settings cannot be read: {error}") from error
+
+
+def _told(detail: "ErrorDetails") -> str:
+    """One wrong setting. What may be a password is not repeated."""
+    name, message = ".".join(map(str, detail["loc"])), detail["msg"].removeprefix("Value error, ")
+    return f"{name}: {message}" + ("" if name in SECRETS else f" (given {detail['input']!r})")

@@ -55,6 +55,7 @@ MINILM = Source(
         head="embed",
         tasks=("embed", "classify"),
         max_input_tokens=256,
+        dimensions=384,
         note="small English sentence encoder; classifies by similarity with the labels' names",
     ),
 )
@@ -78,6 +79,7 @@ SMOLLM2 = Source(
             "summarize": "Provide a concise, objective summary of the input text in {length}, "
             "focusing on the key facts.\n\n{text}",
         },
+        context_tokens=8192,
         note="135 M parameters: for show, not for judging quality",
     ),
 )

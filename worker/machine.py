@@ -20,6 +20,8 @@ from jobs.store import Store
 from jobs.upkeep import Upkeep
 from worker.backoff import backoff
 from worker.devices import device
+from worker.engines.base import Model
+from worker.meter import Meter
 from worker.residency import Residency
 from worker.shift import Shift, Tally
 from worker.watchdog import Watchdog
@@ -47,6 +49,7 @@ class Machine:
         self.ignored = 0
         """Hints for queues this worker does not serve: forged ones, or a misconfigured producer's."""
         self.totals = Tally()
+        self.meter = Meter()
         self._upkeep = Upkeep(self.store, self.queue, settings, self.id)
         self._one_at_a_time = threading.Lock()
         self._shift: Shift | None = None
@@ -106,7 +109,7 @@ class Machine:
     def info(self) -> dict[str, Any]:
         """What `celery inspect stats` shows of this worker beside Celery's own."""
         totals = {"chunks": self.totals.chunks, "items": self.totals.items, "errors": self.totals.errors}
-        models = {name: model.stats() for name in self.residency.names() if (model := self.residency.get(name))}
+        models = {name: model.stats() for name, model in self._models().items()}
         return {
             "id": self.id,
             "device": self.device.name,
@@ -116,6 +119,10 @@ class Machine:
             "totals": totals,
             "models": models,
         }
+
+    def _models(self) -> dict[str, Model]:
+        found = {name: self.residency.get(name) for name in self.residency.names()}
+        return {name: model for name, model in found.items() if model is not None}
 
     # ----- shifts -----
 
@@ -142,6 +149,7 @@ class Machine:
             settings=self.settings,
             residency=self.residency,
             watchdog=self.watchdog,
+            meter=self.meter,
             worker_id=self.id,
             queues=queues,
         )
@@ -207,6 +215,7 @@ class Machine:
             models=self.residency.names(),
             state=state,
             queues=self.queues,
+            load=self.meter.load(model.stats() for model in self._models().values()),
         )
 
     def _tell(self, reason: str) -> None:

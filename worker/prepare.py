@@ -179,6 +179,11 @@ def _works(held: Held, index: int, encoded: Sequence[Encoded | Failed]) -> list[
     if refused is not None and refused.code is ItemErrorCode.TOO_LONG:
         try:
             encoded = _shortened(held, index) or encoded
+        except ItemError as error:
+            # Why the text cannot be cut to fit is only half of it: the refusal has the numbers.
+            told = f"{error.message}: {refused.message}" if error.code is refused.code else error.message
+            _refuse(held, index, ItemError(error.code, told))
+            return []
         except Exception as error:
             _refuse(held, index, error)
             return []

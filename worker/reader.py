@@ -12,7 +12,6 @@ from jobs.errors import (
     ModelFailed,
     ModelMismatch,
     StoreUnavailable,
-    TextmillError,
     UnknownModel,
     UnknownTask,
 )
@@ -184,7 +183,7 @@ class Reader:
         It is not kept waiting in hand either, or a neighbour's crash would be blamed on it.
         """
         if self._in_hand:
-            self._store.chunks.release({suspect.chunk_id: suspect.token})
+            self._writer.give_back(self._take(suspect, fence_at))  # who has patience with a database that is away
             while self._in_hand and not self._stop.is_set():
                 self._sleep(LAST_LOOK_S)
             return
@@ -218,14 +217,6 @@ class Reader:
         if ready:
             self._feed.put(chunks[0].claim.model, ready)
         self._lines.trim()
-        self._record(chunks)
-
-    def _record(self, chunks: Sequence[Held]) -> None:
-        """What the jobs run with, noted while the device is at work."""
-        for held in chunks:
-            if held.in_force is not None:
-                with suppress(TextmillError):  # worth no second try
-                    self._store.jobs.record(held.claim.job_id, dict(held.in_force))
 
     def _fetch(self, claims: Sequence[Claim]) -> bool:
         """Have the blocks of these claims at hand. False: the shift was told to stop first."""

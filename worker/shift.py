@@ -11,8 +11,10 @@ from jobs.settings import Settings
 from jobs.store import Store
 from worker.engines.base import Model
 from worker.feed import Feed
+from worker.held import Held
 from worker.inhand import InHand
 from worker.leases import Leases
+from worker.meter import Meter
 from worker.reader import Reader
 from worker.residency import Residency
 from worker.watchdog import DEVICE_LOST, Watchdog
@@ -47,9 +49,11 @@ class Shift:
         settings: Settings,
         residency: Residency,
         watchdog: Watchdog,
+        meter: Meter,
         worker_id: str,
         queues: Sequence[str],
     ) -> None:
+        self._meter = meter
         self._store, self._settings, self._residency, self._watchdog = store, settings, residency, watchdog
         self._tally = Tally()
         self._woken = threading.Event()
@@ -76,7 +80,8 @@ class Shift:
         for thread in (self._writer, self._leases, self._reader):
             thread.start()
         try:
-            self._drive()
+            with self._meter.shift():
+                self._drive()
         finally:
             self._hand_back()
         self._tally.chunks, self._tally.ran_dry = self._reader.claimed, self._reader.ran_dry
@@ -158,13 +163,22 @@ class Shift:
             if not held.gone:
                 held.sent += len(some)
                 works += some
+                self._record(held, model)
         if works:
             model.add(works)
             self._owed[name] = self._owed.get(name, 0) + len(works)
 
+    def _record(self, held: Held, model: Model) -> None:
+        """What the job runs with: its codec's word, and the mode that the loaded model is really in."""
+        if held.in_force is not None:
+            mode = model.stats().get("mode")
+            self._writer.record(held.claim.job_id, {**held.in_force, **({"mode": mode} if mode else {})})
+            held.in_force = None
+
     def _step(self, name: str, model: Model) -> Sequence[tuple[object, object]]:
         try:
-            with self._watchdog.watch(f"a step of model {name}", self._settings.step_timeout_s):
+            limit = self._settings.step_timeout_s
+            with self._watchdog.watch(f"a step of model {name}", limit), self._meter.step():
                 return model.step()
         except DeviceLost as error:
             self._device_lost(error)

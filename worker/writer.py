@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from jobs.errors import ItemErrorCode, StoreUnavailable, TextmillError
@@ -66,6 +67,10 @@ class Writer:
     def job_fails(self, job_id: str, reason: str) -> None:
         """The job cannot run at all."""
         self._orders.put((self._take_job_fails, (job_id, reason)))
+
+    def record(self, job_id: str, in_force: dict[str, Any]) -> None:
+        """What the job runs with."""
+        self._orders.put((self._take_record, (job_id, in_force)))
 
     def settle(self, model: str) -> None:
         """The model says it has answered everything: chunks that still wait for it have failed."""
@@ -148,6 +153,10 @@ class Writer:
         for held in self._in_hand.of_job(job_id):
             self._in_hand.drop(held)
         self._patiently(lambda: self._store.jobs.fail(job_id, reason), "failing a job")
+
+    def _take_record(self, record: tuple[str, dict[str, Any]]) -> None:
+        with suppress(TextmillError):  # worth no second try
+            self._store.jobs.record(*record)
 
     def _take_settle(self, model: str) -> None:
         for held in self._in_hand.of_model(model):

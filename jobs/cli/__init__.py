@@ -20,6 +20,7 @@ def main() -> None:
     from jobs.cli.app import build
     from jobs.errors import TextmillError
 
+    _open_closed_streams()
     gc.set_threshold(*QUIET_GC)
     # What the library logs is for services; commands say what matters themselves.
     logging.getLogger().addHandler(logging.NullHandler())
@@ -34,6 +35,20 @@ def main() -> None:
         _end(str(error))
 
 
+def _open_closed_streams() -> None:
+    """Put the null device where a standard stream is closed: else the next file opened takes its number.
+
+    `sys.stdin` and `sys.stdout` stay None, so that whoever needs them can say so.
+    """
+    for handle in (0, 1, 2):
+        try:
+            os.fstat(handle)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+
+
 def _end(message: str) -> None:
     print(f"textmill: {message}", file=sys.stderr)
     sys.exit(ERROR)
@@ -41,4 +56,5 @@ def _end(message: str) -> None:
 
 def forget_stdout() -> None:
     """Whoever read our output has left (`| head`); the interpreter's last flush must not complain about it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

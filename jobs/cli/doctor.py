@@ -61,10 +61,14 @@ def doctor() -> None:
 
 
 def _settings(settings: "Settings") -> str:
+    from jobs.local.embedded import EMBEDDED_LEASE_S
+
     shown = settings.model_dump(mode="json")
     shown["database_url"] = hide(settings.effective_database_url)
     shown["redis_url"] = hide(settings.redis_url) if settings.redis_url else "(the embedded broker of the home)"
     chosen = settings.model_fields_set
+    if "lease_s" not in chosen:
+        shown["lease_s"] = f"{settings.lease_s} ({EMBEDDED_LEASE_S} under `textmill run` and `textmill up`)"
     return facts([(f"  {name}", f"{value}{' *' if name in chosen else ''}") for name, value in shown.items()]) + (
         "\n  (* set by you; the others are defaults)"
     )

@@ -1,76 +1,89 @@
 """Opens the inputs of a command line; what can be read only once is kept on disk first, so that a job can resume."""
 
+import os
 import shutil
 import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO
 
+from jobs.errors import InvalidInput, OutputError
+
 if TYPE_CHECKING:
     from jobs.corpus import Fields, Line, Source
-    from jobs.intake import Loaded
     from jobs.settings import Settings
 
 STDIN = "-"
+TEXT_SUFFIX = ".txt"
 STALE_S = 86_400.0
 """Kept pipes of this age were left by a process that was killed."""
 NOTICE_S = 5.0
 """A reading that takes longer says how far it is, this often."""
 LONG_LINES = 5000
 """An input of more lines is long: what comes after the reading may be made ready meanwhile."""
-SHOWN = 10
-"""Skipped lines that are shown one by one."""
 BLOCK_BYTES = 1 << 20
+
+Say = Callable[[str], None]
+"""Takes something for people to read."""
 
 
 @contextmanager
-def open_inputs(names: Sequence[str], settings: "Settings", fields: "Fields") -> "Iterator[Source]":
-    """The items of all inputs, readable again and again, with a fingerprint. Raises InvalidInput."""
+def open_inputs(
+    names: Sequence[str], settings: "Settings", fields: "Fields", *, form: str | None = None, say: Say
+) -> "Iterator[Source]":
+    """The items of all inputs, readable again and again, with a fingerprint. Raises InvalidInput.
+
+    `form`: the name of their format, for files that do not tell it by their suffix and for pipes.
+    """
     from jobs import corpus
 
     with _spool(settings.home / "spool") as folder:
-        kept = [_keep(name, folder / str(at)) if _once(name) else name for at, name in enumerate(names)]
+        kept = [_keep(name, folder / str(at), say) if _once(name) else name for at, name in enumerate(names)]
+        pipes = {new: _shown(old) for new, old in zip(kept, names, strict=True) if new != old}
+        for path, shown in pipes.items() if form is None else ():
+            if doubt := _doubt(Path(path), shown, fields):
+                say(doubt)
         source = corpus.open_source(
             kept,
             text_field=fields.text,
             id_field=fields.id,
             main_field=fields.main,
             max_line_bytes=settings.max_line_bytes,
+            form=form,
+            shown=pipes,
         )
-        yield Renamed(source, {new: _shown(old) for new, old in zip(kept, names, strict=True) if new != old})
+        yield FingerprintedOnce(source)
 
 
-class Renamed:
-    """A source that names kept pipes as the caller named them."""
+def refuse_overwriting(names: Sequence[str], output: str) -> None:
+    """Raise OutputError when writing the output would destroy an input."""
+    target = _status(output, of_minus=1)
+    for name in names:
+        read = _status(name, of_minus=0)
+        if read is not None and target is not None and os.path.samestat(read, target):
+            raise OutputError(f"{output}: is the input {name} itself; give the results another name")
 
-    def __init__(self, source: "Source", names: dict[str, str]) -> None:
-        self._source, self._names = source, names
-        self._fingerprint: str | None = None
+
+class FingerprintedOnce:
+    """A source whose fingerprint is taken once: it reads every byte of the input."""
+
+    def __init__(self, source: "Source") -> None:
+        self._source = source
+        self.fingerprint, self.locate = cache(source.fingerprint), source.locate
 
     def __iter__(self) -> "Iterator[Line]":
         return iter(self._source)
-
-    def fingerprint(self) -> str | None:
-        """Taken once: it reads every byte of the input."""
-        if self._fingerprint is None:
-            self._fingerprint = self._source.fingerprint()
-        return self._fingerprint
-
-    def locate(self, line: int) -> tuple[str | None, int]:
-        file, number = self._source.locate(line)
-        return (self._names.get(file, file) if file else None), number
 
 
 class Noticed:
     """A source that says now and then how much of it was read, and `on_long` once when it turns out to be long."""
 
-    def __init__(
-        self, source: "Source", say: Callable[[str], None], *, on_long: Callable[[], object] = lambda: None
-    ) -> None:
+    def __init__(self, source: "Source", say: Say, *, on_long: Callable[[], object] = lambda: None) -> None:
         self._source, self._say, self._on_long = source, say, on_long
         self.fingerprint, self.locate = source.fingerprint, source.locate
 
@@ -84,17 +97,6 @@ class Noticed:
                 if time.monotonic() > due:
                     due = time.monotonic() + NOTICE_S
                     self._say(f"reading the input: {number:,} lines so far")
-
-
-def skipped(loaded: "Loaded | None") -> str | None:
-    """What is to be said of lines that were left out; None: there were none."""
-    if loaded is None or not loaded.skipped:
-        return None
-    lines = [f"{loaded.skipped:,} line(s) cannot be items and were skipped:"]
-    lines += [f"  {problem}" for problem in loaded.problems[:SHOWN]]
-    if loaded.skipped > SHOWN:
-        lines.append(f"  ... all of them: {loaded.report}")
-    return "\n".join(lines)
 
 
 def _once(name: str) -> bool:
@@ -112,21 +114,46 @@ def _shown(name: str) -> str:
     return "standard input" if name == STDIN else name
 
 
-def _keep(name: str, folder: Path) -> str:
+def _status(name: str, *, of_minus: int) -> os.stat_result | None:
+    """Of a regular file, by its name or as one of this process's standard streams; None: it is no such file."""
+    try:
+        status = os.fstat(of_minus) if name == STDIN else os.stat(name)
+    except (OSError, ValueError):
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def _keep(name: str, folder: Path, say: Say) -> str:
     """A copy of the pipe's bytes, in a file whose name tells its format."""
     folder.mkdir()
     copy = folder / "input"
     with copy.open("wb") as file:
         if name == STDIN:
+            if sys.stdin is None:
+                raise InvalidInput("standard input is closed, so it cannot be read")
             if sys.stdin.isatty():
-                print("textmill: reading items from the terminal, one a line; Ctrl-D ends them", file=sys.stderr)
+                say("reading items from the terminal, one a line; Ctrl-D ends them")
             shutil.copyfileobj(sys.stdin.buffer, file, BLOCK_BYTES)
         else:
             with open(name, "rb") as pipe:
                 shutil.copyfileobj(pipe, file, BLOCK_BYTES)
     with copy.open("rb") as file:
-        suffix = ".jsonl" if _is_jsonl(file) else ".txt"
+        suffix = ".jsonl" if _is_jsonl(file) else TEXT_SUFFIX
     return str(copy.rename(copy.with_suffix(suffix)))
+
+
+def _doubt(path: Path, shown: str, fields: "Fields") -> str | None:
+    """What is to be said of a pipe that is read as a text a line and does not look like one; None: nothing."""
+    if path.suffix != TEXT_SUFFIX:
+        return None
+    with path.open("rb") as file:
+        start = file.readline(BLOCK_BYTES).decode(errors="replace").removeprefix("\ufeff").strip()
+    if start.startswith("["):
+        return f"{shown} begins like a JSON array and is read as a text a line; as JSON give it an object a line"
+    column = fields.text or fields.main
+    if column in [cell.strip(' "') for cell in start.split(",")]:
+        return f"{shown} begins like a CSV with a column {column!r} and is read as a text a line; for CSV: --format csv"
+    return None
 
 
 def _is_jsonl(file: BinaryIO) -> bool:

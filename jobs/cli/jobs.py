@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from jobs.cli import INTERRUPTED
 from jobs.cli.params import as_utc, labels, on_invalid_of, parse, words
 from jobs.cli.session import client, store
+from jobs.cli.signals import interruptible
+from jobs.cli.workers import Absence, anyone_serves, nobody
+from jobs.states import Control
 
 if TYPE_CHECKING:
     from jobs.schemas import Job
+    from jobs.store import Store
 
 WATCH_S = 0.5
-LIVE_S = 30.0
-"""A worker that reported in this time is there."""
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or its beginning.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, one object a line.")]
@@ -47,11 +50,15 @@ def submit(
     label: Annotated[list[str] | None, typer.Option(metavar="K=V", help="May be repeated.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key never makes a second job.")] = None,
     deadline: Annotated[datetime | None, typer.Option(help="The job expires then (UTC).")] = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="jsonl|csv|text", help="Of the inputs, if their names do not tell."),
+    ] = None,
     on_invalid: Annotated[str, typer.Option(metavar="reject|skip", help="Lines that cannot be items.")] = "reject",
     as_json: AsJson = False,
 ) -> None:
     """Submit a job and leave. Prints its id; whoever works on the queue does the rest."""
-    from jobs.cli.submission import Submission, submitted
+    from jobs.cli.submission import Submission, interrupted, submitted
 
     wish = Submission(
         task=task,
@@ -60,6 +67,7 @@ def submit(
         params=parse(param or ()),
         text_field=text_field,
         id_field=id_field,
+        format=form,
         on_invalid=on_invalid_of(on_invalid),
         options={
             "keep": words(keep),
@@ -71,8 +79,14 @@ def submit(
             "deadline_at": as_utc(deadline),
         },
     )
-    with client() as opened:
-        _tell_new(submitted(opened, wish), as_json=as_json)
+    with store() as database, client(database) as opened:
+        try:
+            with interruptible():
+                job = submitted(opened, wish)
+        except KeyboardInterrupt as error:
+            typer.echo(f"textmill: {interrupted(key)}", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+        _tell_new(database, job, as_json=as_json)
 
 
 def status(job: JobId, as_json: AsJson = False) -> None:
@@ -86,15 +100,19 @@ def status(job: JobId, as_json: AsJson = False) -> None:
 
 def watch(job: JobId, as_json: AsJson = False) -> None:
     """Follow a job to its end. Exit code as for `run`; Ctrl-C stops watching and leaves the job alone."""
+    from jobs.cli.load import load_of
     from jobs.cli.progress import reporter
     from jobs.cli.view import exit_code
 
-    with client() as opened:
+    with store() as database, client(database) as opened:
         handle = opened.get(job)
         shown = reporter(sys.stdout, as_json=as_json)
+        absence = Absence(database, handle.refresh().queue)
         try:
             while not (now := handle.refresh()).state.final:
-                shown.show(now)
+                shown.show(now, load_of(database, now.queue))
+                if now.control == Control.RUN and (missing := absence.noticed()):
+                    shown.note(missing)
                 time.sleep(WATCH_S)
             shown.show(now)
         finally:
@@ -149,8 +167,8 @@ def list_jobs(
 
 def retry(job: JobId, as_json: AsJson = False) -> None:
     """A new job of the items that have no ok result. `results --latest` shows both together."""
-    with client() as opened:
-        _tell_new(opened.retry(job).refresh(), as_json=as_json)
+    with store() as database, client(database) as opened:
+        _tell_new(database, opened.retry(job).refresh(), as_json=as_json)
 
 
 _MOVES = {
@@ -173,19 +191,11 @@ def _now(job: "Job") -> str:
     return "paused" if job.control == "pause" and not job.state.final else str(job.state)
 
 
-def _tell_new(job: "Job", *, as_json: bool) -> None:
+def _tell_new(database: "Store", job: "Job", *, as_json: bool) -> None:
     """The id alone on stdout, for scripts; what to do with it on stderr, for people."""
     typer.echo(job.model_dump_json() if as_json else job.id)
     if as_json:
         return
     typer.echo(f"textmill: {job.counts.total:,} items {job.state}; see it through: textmill watch {job.id}", err=True)
-    if not job.state.final and not _anyone_works(job.queue):
-        typer.echo(
-            f"textmill: no worker serves queue {job.queue!r} now; start one with `textmill up` or `textmill worker`",
-            err=True,
-        )
-
-
-def _anyone_works(queue: str) -> bool:
-    with store() as opened:
-        return any(queue in worker.queues for worker in opened.workers.live(LIVE_S))
+    if not job.state.final and not anyone_serves(database, job.queue):
+        typer.echo(f"textmill: {nobody(job.queue)}", err=True)

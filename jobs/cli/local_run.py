@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,9 +13,12 @@ import orjson
 
 from jobs.cli import ERROR, INTERRUPTED, ITEMS_FAILED, output, progress
 from jobs.cli.choice import choose
-from jobs.cli.inputs import Noticed, open_inputs, skipped
+from jobs.cli.inputs import Noticed, open_inputs, refuse_overwriting
+from jobs.cli.loading import left_out
 from jobs.cli.session import registry, store
-from jobs.cli.summary import interrupted, summary
+from jobs.cli.signals import interruptible
+from jobs.cli.summary import interrupted, summary, summary_json
+from jobs.cli.workers import Absence
 from jobs.client import Client
 from jobs.corpus import Fields
 from jobs.errors import TextmillError
@@ -47,6 +49,7 @@ class Wish:
     params: dict[str, Any] = field(default_factory=dict)
     text_field: str | None = None
     id_field: str | None = None
+    format: str | None = None
     keep: tuple[str, ...] = ()
     on_invalid: Literal["reject", "skip"] = "reject"
     priority: int = 0
@@ -67,9 +70,10 @@ class LocalRun:
         """The exit code. Ctrl-C, SIGTERM and a closed terminal end it politely; nothing is lost."""
         validate_params(self._task, self._params)
         settings = load_settings()
+        refuse_overwriting(self._wish.inputs, self._wish.output)
         sink = output.open_sink(self._wish.output, self._task, self._wish.keep)
         try:
-            with _signals(), _session(settings) as (client, store):
+            with interruptible(), _session(settings) as (client, store):
                 return self._see_through(client, store, settings, sink)
         except KeyboardInterrupt:
             self._reporter.close()
@@ -84,7 +88,7 @@ class LocalRun:
             handle, job = self._submit(client, store, settings, machine)
             export = output.Export(handle, sink)
             if not job.state.final:
-                job = self._follow(handle, machine, export)
+                job = self._follow(handle, store, machine, export)
             return self._finish(job, export)
         except KeyboardInterrupt:
             self._say_goodbye(machine, settings)
@@ -97,42 +101,49 @@ class LocalRun:
         """The job of this very command: the one it left behind, or a new one."""
         wish = self._wish
         fields = Fields(main=self._task.main_field, text=wish.text_field, id=wish.id_field)
-        with open_inputs(wish.inputs, settings, fields) as source:
-            model = choose(store, client.registry, self._task, wish.model)
-            key = self._key(model, source.fingerprint())
+        with open_inputs(wish.inputs, settings, fields, form=wish.format, say=self._reporter.note) as source:
+            model, queue = choose(store, client.registry, self._task, wish.model), settings.queues[0]
+            key = self._key(model, queue, source.fingerprint())
             for attempt in itertools.count(1):
                 noticed = Noticed(source, self._reporter.note, on_long=lambda: _begin(machine))
-                handle = self._submit_one(client, model, noticed, key if attempt == 1 else f"{key}-{attempt}")
+                key_now = key if attempt == 1 else f"{key}-{attempt}"
+                handle = self._submit_one(client, model, queue, noticed, key_now)
                 self._job = job = handle.refresh()
                 if job.state not in TRY_AGAIN:
                     break
-        if notice := skipped(handle.loaded):
+        for notice in left_out(handle, settings):
             self._reporter.note(notice)
         if handle.loaded is None:
             self._greet(client, job)
         return handle, job
 
-    def _submit_one(self, client: Client, model: str, source: "Source", key: str) -> "JobHandle":
+    def _submit_one(self, client: Client, model: str, queue: str, source: "Source", key: str) -> "JobHandle":
         return client.submit(
             self._task.name,
             source,
             model=model,
             params=self._params,
             priority=self._wish.priority,
+            queue=queue,
             keep=self._wish.keep,
             idempotency_key=key,
             on_invalid=self._wish.on_invalid,
         )
 
-    def _key(self, model: str, fingerprint: str | None) -> str:
-        """What makes it the same command: task, model, params, the input's content, the output's name."""
+    def _key(self, model: str, queue: str, fingerprint: str | None) -> str:
+        """What makes it the same command: task, model, params, the input's content, the output's name.
+
+        Beside those: what decides the output's content, and a queue that this worker serves.
+        """
         wish = self._wish
         name = wish.output if wish.output == "-" else os.path.abspath(wish.output)
-        parts = [self._task.name, model, self._params, fingerprint, name, wish.keep, wish.on_invalid, wish.priority]
+        parts = [self._task.name, model, self._params, fingerprint, name, wish.keep, wish.on_invalid, queue]
         return "run-" + hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:48]
 
     def _greet(self, client: Client, job: Job) -> None:
         """Say how an earlier run of this command left it."""
+        if job.priority != self._wish.priority and not job.state.final:
+            self._reporter.note(f"{job.id} keeps the priority it was begun with: {job.priority}")
         if job.state == JobState.COMPLETED:
             self._reporter.note(f"{job.id} is done already; its results are written again without running the model")
         elif progress.done(job):
@@ -143,9 +154,10 @@ class LocalRun:
             self._reporter.note(f"{job.id} was paused; it goes on now")
             client.resume(job.id)
 
-    def _follow(self, handle: "JobHandle", machine: Mill, export: output.Export) -> Job:
+    def _follow(self, handle: "JobHandle", store: Store, machine: Mill, export: output.Export) -> Job:
         """See the job to its end, whoever's machine works on it."""
         said: str | None = None
+        absence = Absence(store, handle.refresh().queue)
         for job in attend(machine, handle.refresh, self._reporter.note):
             self._job = job
             self._reporter.show(job)
@@ -154,6 +166,8 @@ class LocalRun:
             if self._elsewhere and self._elsewhere != said and not job.state.final:
                 said = self._elsewhere
                 self._reporter.note(f"{said} works in this home already; the job goes there")
+            if self._elsewhere and not job.state.final and (missing := absence.noticed()):
+                self._reporter.note(missing)
             export.advance()
         self._reporter.close()
         return job
@@ -164,8 +178,8 @@ class LocalRun:
             self._reporter.note(f"{job.id} {job.state}{why}\n  results so far: textmill results {job.id}")
             return ERROR
         tally = export.finish()
-        if not self._wish.as_json:
-            print(summary(job, tally, self._wish.output), file=sys.stderr)
+        sum_up = summary_json if self._wish.as_json else summary
+        print(sum_up(job, tally, self._wish.output), file=sys.stderr)
         return ITEMS_FAILED if tally.errors else 0
 
     def _say_goodbye(self, machine: Mill, settings: Settings) -> None:
@@ -189,21 +203,3 @@ def _session(settings: Settings) -> Iterator[tuple[Client, Store]]:
         registry(opened, settings)
         with Client(settings, store=opened) as client:
             yield client, opened
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM and a closed terminal count as Ctrl-C; what nohup or a shell's `&` made ignored stays so."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    heard = [
-        sign for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(sign) != signal.SIG_IGN
-    ]
-    before = {sign: signal.signal(sign, interrupt) for sign in heard}
-    try:
-        yield
-    finally:
-        for sign, handler in before.items():
-            signal.signal(sign, handler)

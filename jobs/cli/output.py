@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from jobs.errors import OutputError
 from jobs.store.encoding import result_line
 
+CUT = '"finish_reason":"length"'
+"""In an output as the worker writes it, it is this field and nothing else: within a text the quotes are escaped."""
 ADVANCE_S = 0.5
 """Longest time that writing results keeps the progress line waiting."""
 
@@ -28,6 +30,8 @@ class Tally:
     """Failed items by error code."""
     truncated_items: int = 0
     truncated_tokens: int = 0
+    cut_outputs: int = 0
+    """Outputs of which a text ended at `max_new_tokens`."""
     reader_left: bool = False
     """The reader of the pipe wanted no more; the rest was not written."""
 
@@ -40,6 +44,8 @@ class Tally:
         if row.truncated_tokens:
             self.truncated_items += 1
             self.truncated_tokens += row.truncated_tokens
+        if row.output is not None and CUT in row.output:
+            self.cut_outputs += 1
 
 
 def open_sink(target: str, task: "AnyTask", keep: Sequence[str]) -> "Sink":
@@ -71,7 +77,7 @@ def write(rows: Iterable["ResultRow"], sink: "Sink", tally: Tally | None = None)
 class Export:
     """A job's results on their way to a sink while the job runs: always the items that come next, none left out.
 
-    Standard output gets nothing before `finish`: what went down a pipe cannot be taken back.
+    Standard output, a pipe or a device gets nothing before `finish`: what went there cannot be taken back.
     """
 
     def __init__(self, handle: "JobHandle", sink: "Sink") -> None:
@@ -79,7 +85,7 @@ class Export:
 
     def advance(self) -> None:
         """Write what has come since, for a moment: whoever calls shows progress too. Raises OutputError."""
-        if self._sink.path is None:
+        if self._sink.direct:
             return
         until = time.monotonic() + ADVANCE_S
         for row in self._handle.rows(after=self._last):

@@ -22,8 +22,8 @@ def parse(given: Sequence[str]) -> dict[str, Any]:
 
 
 def words(given: str | None) -> tuple[str, ...]:
-    """`a, b` as ("a", "b")."""
-    return tuple(word for word in (part.strip() for part in (given or "").split(",")) if word)
+    """`a, b` as ("a", "b"); a word given twice counts once."""
+    return tuple(dict.fromkeys(word for word in (part.strip() for part in (given or "").split(",")) if word))
 
 
 def labels(given: Sequence[str]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """How a job's progress is shown: a live line on a terminal, JSON lines for programs, a few plain lines otherwise."""
 
+import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -18,8 +20,9 @@ PLAIN_INTERVAL_S = 10.0
 class Reporter(Protocol):
     """Shows a job as it goes on."""
 
-    def show(self, job: Job) -> None:
-        """Take the job's present state; what is shown, and how often, is the reporter's matter."""
+    def show(self, job: Job, load: str = "") -> None:
+        """Take the job's present state, and what the devices do; what is shown, and how often, is the reporter's
+        matter."""
         ...
 
     def note(self, text: str) -> None:
@@ -31,25 +34,27 @@ class Reporter(Protocol):
         ...
 
 
-def reporter(stream: TextIO, *, as_json: bool) -> Reporter:
-    """The reporter that suits the stream."""
+def reporter(stream: TextIO | None, *, as_json: bool) -> Reporter:
+    """The reporter that suits the stream; None: it was closed before we began."""
+    if stream is None:
+        return PlainLines(open(os.devnull, "w", encoding="utf-8"))  # for as long as the process lives
     if as_json:
         return JsonLines(stream)
     return LiveLine(stream) if stream.isatty() else PlainLines(stream)
 
 
 class JsonLines:
-    """One line of JSON an interval, one for every new state."""
+    """One line of JSON an interval, one for every new state; notes on stderr, as JSON too."""
 
     def __init__(self, stream: TextIO, interval_s: float = JSON_INTERVAL_S) -> None:
         self._stream, self._due = stream, _Due(interval_s)
 
-    def show(self, job: Job) -> None:
+    def show(self, job: Job, load: str = "") -> None:
         if self._due(job):
             print(job.model_dump_json(), file=self._stream, flush=True)
 
     def note(self, text: str) -> None:
-        print(f"textmill: {text}", file=sys.stderr, flush=True)
+        print(json.dumps({"note": text}), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Nothing to put back."""
@@ -61,9 +66,9 @@ class PlainLines:
     def __init__(self, stream: TextIO, interval_s: float = PLAIN_INTERVAL_S) -> None:
         self._stream, self._due = stream, _Due(interval_s)
 
-    def show(self, job: Job) -> None:
+    def show(self, job: Job, load: str = "") -> None:
         if self._due(job):
-            print(plain(job), file=self._stream, flush=True)
+            print(_joined(plain(job), load), file=self._stream, flush=True)
 
     def note(self, text: str) -> None:
         print(f"textmill: {text}", file=self._stream, flush=True)
@@ -81,14 +86,14 @@ class LiveLine:
         self._console = Console(file=stream, highlight=False)
         self._progress: Progress | None = None
 
-    def show(self, job: Job) -> None:
+    def show(self, job: Job, load: str = "") -> None:
         if self._progress is None:
             self._progress = _bar(self._console)
             self._progress.add_task(job.task, total=job.counts.total or None, figures="")
             self._progress.start()
         task = self._progress.task_ids[0]
         total = job.counts.total or None
-        self._progress.update(task, total=total, completed=done(job), figures=figures(job))
+        self._progress.update(task, total=total, completed=done(job), figures=_joined(figures(job), load))
 
     def note(self, text: str) -> None:
         self._console.print(f"textmill: {text}", markup=False, soft_wrap=True)
@@ -97,6 +102,10 @@ class LiveLine:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def _joined(figures: str, load: str) -> str:
+    return f"{figures}; {load}" if load else figures
 
 
 def plain(job: Job) -> str:

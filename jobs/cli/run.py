@@ -1,10 +1,13 @@
 """`textmill run`: one command that does a whole job on this machine, and goes on where it was left."""
 
+import json
 from typing import Annotated
 
 import typer
 
+from jobs.cli import ERROR
 from jobs.cli.params import on_invalid_of, parse, words
+from jobs.errors import TextmillError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,6 +35,10 @@ def run(
     text_field: Annotated[str | None, typer.Option(metavar="F", help="The input's field that holds the text.")] = None,
     id_field: Annotated[str | None, typer.Option(metavar="F", help="The input's field that names each item.")] = None,
     keep: Annotated[str | None, typer.Option(metavar="A,B", help="Input fields to carry over to the results.")] = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="jsonl|csv|text", help="Of the inputs, if their names do not tell."),
+    ] = None,
     on_invalid: Annotated[
         str, typer.Option(metavar="reject|skip", help="What to do about lines that cannot be items.")
     ] = "reject",
@@ -54,9 +61,16 @@ def run(
         params=parse(param or ()),
         text_field=text_field,
         id_field=id_field,
+        format=form,
         keep=words(keep),
         on_invalid=on_invalid_of(on_invalid),
         priority=priority,
         as_json=as_json,
     )
-    raise typer.Exit(LocalRun(wish).go())
+    try:
+        raise typer.Exit(LocalRun(wish).go())
+    except (TextmillError, OSError) as error:
+        if not as_json:
+            raise
+        typer.echo(json.dumps({"error": str(error)}), err=True)
+        raise typer.Exit(ERROR) from error

@@ -1,7 +1,7 @@
 """Opens what a command works on (settings, store, client) and closes it again."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ def store(settings: "Settings | None" = None) -> "Iterator[Store]":
 
 
 @contextmanager
-def client(settings: "Settings | None" = None) -> "Iterator[Client]":
-    """A client of the deployment that the settings in force name."""
+def client(database: "Store | None" = None) -> "Iterator[Client]":
+    """A client of the deployment that the settings in force name, on this store of it or on one of its own."""
     from jobs.client import Client
     from jobs.settings import load_settings
 
-    chosen = settings or load_settings()
-    with store(chosen) as opened:
+    chosen = load_settings()
+    with nullcontext(database) if database is not None else store(chosen) as opened:
         registry(opened, chosen)
         with Client(chosen, store=opened) as made:
             yield made

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.cli.choice import only_one
-from jobs.cli.inputs import Noticed, open_inputs, skipped
+from jobs.cli.inputs import Noticed, open_inputs
+from jobs.cli.loading import left_out
 from jobs.corpus import Fields
 from jobs.settings import load_settings
 from jobs.tasks import resolve
@@ -25,6 +26,7 @@ class Submission:
     params: dict[str, Any]
     text_field: str | None
     id_field: str | None
+    format: str | None
     on_invalid: Literal["reject", "skip"]
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of `Client.submit`."""
@@ -34,7 +36,8 @@ def submitted(client: "Client", wish: Submission) -> "Job":
     """The job, sealed. Raises what is wrong with the wish."""
     task, params = resolve(wish.task, wish.params)
     fields = Fields(main=task.main_field, text=wish.text_field, id=wish.id_field)
-    with open_inputs(wish.inputs, load_settings(), fields) as source:
+    settings = load_settings()
+    with open_inputs(wish.inputs, settings, fields, form=wish.format, say=_say) as source:
         handle = client.submit(
             task.name,
             Noticed(source, _say),
@@ -43,9 +46,14 @@ def submitted(client: "Client", wish: Submission) -> "Job":
             on_invalid=wish.on_invalid,
             **wish.options,
         )
-    if notice := skipped(handle.loaded):
+    for notice in left_out(handle, settings):
         _say(notice)
     return handle.refresh()
+
+
+def interrupted(key: str | None) -> str:
+    """What became of a submit that was told to end."""
+    return "interrupted; nothing was submitted" if key is None else "interrupted; the same command goes on"
 
 
 def _say(text: str) -> None:

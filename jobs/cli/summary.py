@@ -1,5 +1,7 @@
 """What `textmill run` says at its end: counts, where the results are, and what to type next."""
 
+import json
+
 from jobs.cli.output import Tally
 from jobs.cli.progress import duration
 from jobs.schemas import Job
@@ -10,6 +12,8 @@ def summary(job: Job, tally: Tally, output: str) -> str:
     lines = [_counts(job, tally)]
     if tally.truncated_items:
         lines.append(f"cut     {tally.truncated_tokens:,} tokens of {tally.truncated_items:,} long items were not read")
+    if tally.cut_outputs:
+        lines.append(f"cut     {tally.cut_outputs:,} outputs ended at max_new_tokens, perhaps in mid-sentence")
     lines += [f"results {'standard output' if output == '-' else output}", f"job     {job.id}"]
     if tally.errors:
         lines += [
@@ -17,6 +21,13 @@ def summary(job: Job, tally: Tally, output: str) -> str:
             f"        textmill retry {job.id}                      the failed items again, as a new job",
         ]
     return "\n".join(lines)
+
+
+def summary_json(job: Job, tally: Tally, output: str) -> str:
+    """The same as one line of JSON."""
+    counts = {"ok": tally.ok, "error": tally.errors.total(), "errors": dict(tally.errors)}
+    cut = {"truncated_items": tally.truncated_items, "truncated_tokens": tally.truncated_tokens}
+    return json.dumps({"summary": {"job": job.id, "state": str(job.state), **counts, **cut, "output": output}})
 
 
 def interrupted(job: Job | None, elsewhere: str | None) -> str:

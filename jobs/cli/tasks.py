@@ -1,11 +1,17 @@
 """`textmill tasks`: what can be asked for, and with which parameters."""
 
 import json
+import textwrap
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
 from jobs.cli.table import facts, table
+
+Schema = Mapping[str, Any]
+WIDTH = 100
+IN = " " * 6
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,39 +35,55 @@ def _one(name: str) -> str:
 
     task = find(name)
     head = facts([("task", task.name), ("does", task.summary), ("also called", ", ".join(task.aliases))])
-    parts = [("item", task.input), ("params", task.params), ("output", task.output)]
-    fields = "\n\n".join(f"{title}\n{_fields(schema)}" for title, schema in parts)
+    parts = [
+        ("item", task.input.model_json_schema(), {}),
+        ("params", task.params.model_json_schema(), getattr(task.params, "other_names", {})),
+        ("output", {**task.output.model_json_schema(mode="serialization"), "required": ()}, {}),
+    ]
+    fields = "\n\n".join(f"{title}\n{_fields(schema, other_names)}" for title, schema, other_names in parts)
     return f"{head}\n\n{fields}\n\nexample: textmill run {task.name} INPUT -o out.jsonl --model fake"
 
 
-def _fields(schema: Any) -> str:
-    described = schema.model_json_schema()
-    required = described.get("required", ())
-    lines = [_field(name, field, name in required) for name, field in described.get("properties", {}).items()]
+def _fields(schema: Schema, other_names: Mapping[str, str]) -> str:
+    required, parts = schema.get("required", ()), schema.get("$defs", {})
+    lines = [
+        _field(name, field, parts, needed=name in required, others=[o for o, own in other_names.items() if own == name])
+        for name, field in schema.get("properties", {}).items()
+    ]
     return "\n".join(lines) or "  (none)"
 
 
-def _field(name: str, field: dict[str, Any], required: bool) -> str:
+def _field(name: str, field: Schema, parts: Schema, *, needed: bool, others: list[str]) -> str:
     default = field.get("default")
-    tail = " (required)" if required else "" if default is None else f" = {json.dumps(default)}"
-    return f"  {name}: {_kind(field)}{tail}"
+    tail = " (required)" if needed else "" if default is None else f" = {json.dumps(default)}"
+    also = f" (also {', '.join(others)})" if others else ""
+    said = textwrap.fill(" ".join(field.get("description", "").split()), WIDTH, initial_indent=IN, subsequent_indent=IN)
+    return f"  {name}{also}: {_kind(field, parts)}{tail}" + (f"\n{said}" if said else "")
 
 
-def _kind(field: dict[str, Any]) -> str:
-    """A JSON schema in a few words: `integer, 1 to 16`, `short | medium | long`."""
+def _kind(field: Schema, parts: Schema) -> str:
+    """A JSON schema in a few words: `integer, 1 to 16`, `short | medium | long`, `list of {label: string, ...}`."""
+    if "$ref" in field:
+        return _kind(parts[field["$ref"].rpartition("/")[2]], parts)
     if "anyOf" in field:
-        return " or ".join(_kind(each) for each in field["anyOf"] if each.get("type") != "null")
+        return " or ".join(_kind(each, parts) for each in field["anyOf"] if each.get("type") != "null")
     if "enum" in field:
         return " | ".join(map(str, field["enum"]))
+    if "properties" in field:
+        return "{" + ", ".join(f"{name}: {_kind(each, parts)}" for name, each in field["properties"].items()) + "}"
     if field.get("type") == "array" and "items" in field:
-        return f"list of {_kind(field['items'])}"
-    kind = field.get("type", field.get("$ref", "object"))
-    return str(kind).rsplit("/", 1)[-1] + _range(field)
+        each = {key: value for key, value in field["items"].items() if key not in ("minLength", "maxLength")}
+        return f"list of {_kind(each, parts)}" + _bounds(field, "minItems", "maxItems")
+    if field.get("type") == "string":
+        size = _bounds(field, "minLength", "maxLength")
+        return "string" + (f"{size} characters" if size else "")
+    return str(field.get("type", "object")) + _bounds(field, "minimum", "maximum")
 
 
-def _range(field: dict[str, Any]) -> str:
-    low = field.get("minimum", field.get("exclusiveMinimum"))
-    high = field.get("maximum", field.get("exclusiveMaximum"))
-    if low is None and high is None:
-        return ""
-    return f", {low} to {high}" if None not in (low, high) else f", from {low}" if high is None else f", up to {high}"
+def _bounds(field: Schema, lower: str, upper: str) -> str:
+    above, low, high = field.get("exclusiveMinimum"), field.get(lower), field.get(upper)
+    if above is not None:
+        return f", above {above}" + ("" if high is None else f", to {high}")
+    if low is None:
+        return "" if high is None else f", at most {high}"
+    return f", from {low}" if high is None else f", {low} to {high}"

@@ -12,6 +12,7 @@ from jobs.cli.urls import hide
 from jobs.errors import HomeBusy
 
 if TYPE_CHECKING:
+    from jobs.local.embedded import Room
     from jobs.local.mill import Mill
     from jobs.settings import Settings
 
@@ -28,7 +29,7 @@ def up(
     ] = None,
 ) -> None:
     """Run everything in the foreground. Broker, database, worker and upkeep, until Ctrl-C; jobs are kept."""
-    from jobs.local.embedded import mill
+    from jobs.local.embedded import Room, mill
     from jobs.settings import load_settings
 
     settings, stop = load_settings(), threading.Event()
@@ -41,7 +42,7 @@ def up(
         _start(machine, settings)
         try:
             typer.echo(_greeting(settings, machine), err=True)
-            _wait(machine, stop)
+            _wait(machine, stop, Room(settings.home))
         finally:
             _stop(machine, settings)
 
@@ -54,8 +55,10 @@ def _start(machine: "Mill", settings: "Settings") -> None:
     raise HomeBusy(f"{owner} already works in {settings.home}; submit jobs to it, or take another home with --home")
 
 
-def _wait(machine: "Mill", stop: threading.Event) -> None:
+def _wait(machine: "Mill", stop: threading.Event, room: "Room") -> None:
     while not stop.wait(CHECK_S):
+        if full := room.noticed():
+            _say(full)
         if machine.failure is not None:
             raise machine.failure
 

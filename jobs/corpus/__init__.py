@@ -6,21 +6,24 @@ A format is a file in this folder with a FORMAT, or an entry point `textmill.cor
 import importlib
 import os
 import pkgutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 
 from jobs.corpus.base import Fields, Format, Line, Place, Source, Writer
 from jobs.corpus.memory import ItemSource
 from jobs.corpus.sink import Sink
-from jobs.corpus.source import SNIFFED, STDIN, FileSource, file_place, stdin_place
-from jobs.errors import InvalidInput
+from jobs.corpus.source import SNIFFED, STDIN, FileSource, file_place, piped, stdin_place
+from jobs.errors import InvalidInput, OutputError
 
 __all__ = ["Fields", "Format", "ItemSource", "Line", "Place", "Sink", "Source", "Writer"]
 __all__ += ["formats", "open_sink", "open_source"]
 
+STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+"""Other names of standard output; as files they would be replaced, not written to."""
 MAX_LINE_BYTES = 16 * 2**20
 """As the setting `max_line_bytes`, for callers without settings."""
 
@@ -41,45 +44,59 @@ def open_source(
     id_field: str | None = None,
     main_field: str = "text",
     max_line_bytes: int = MAX_LINE_BYTES,
+    form: str | None = None,
+    shown: Mapping[str, str] = MappingProxyType({}),
 ) -> Source:
     """The items of files, folders and `-` (standard input), in the order given; nothing is read yet.
 
-    Raises InvalidInput for a path that does not exist or is in no known format.
+    `form`: the name of the format that every file and pipe is in; by default its suffix tells. `shown`: what messages
+    call a path. Raises InvalidInput for a path that does not exist or is in no known format.
     """
     given = [paths] if isinstance(paths, str | PathLike) else list(paths)
     if not given:
         raise InvalidInput("no input is named")
     fields = Fields(main=main_field, text=text_field, id=id_field)
-    return FileSource([_input(str(path)) for path in given], fields, max_line_bytes)
+    chosen = _named(form) if form is not None else None
+    inputs = [_input(str(path), shown.get(str(path), str(path)), chosen) for path in given]
+    return FileSource(inputs, fields, max_line_bytes)
 
 
 def open_sink(target: str | PathLike[str], *, columns: Sequence[str] = (), kept: Sequence[str] = ()) -> Sink:
     """Where results go: a file in the format of its suffix, or `-` for standard output as JSON Lines.
 
     `columns`, `kept`: the task's output fields and the job's kept ones, for formats with columns. Raises InvalidInput
-    for an unknown suffix.
+    for an unknown suffix, OutputError for a folder.
     """
-    if str(target) == STDIN:
+    if str(target) in (STDIN, *STDOUT):
         return Sink(formats()["jsonl"], None)
     path = Path(target)
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+    if os.path.isdir(path):
+        raise OutputError(f"{path}: is a folder; name a file")
+    if os.path.exists(path) and not os.path.isfile(path):
         return Sink(formats()["jsonl"], path)
     writable = [form for form in formats().values() if form.write is not None]
     return Sink(_by_suffix(path, writable), path, columns, kept)
 
 
-def _input(name: str) -> tuple[Format, Place]:
+def _named(name: str) -> Format:
+    readable = {each.name: each for each in formats().values() if not each.folders}
+    if name not in readable:
+        raise InvalidInput(f"unknown format {name!r}; known: {', '.join(sorted(readable))}")
+    return readable[name]
+
+
+def _input(name: str, shown: str, form: Format | None) -> tuple[Format, Place]:
     if name == STDIN:
-        return SNIFFED, stdin_place()
+        return piped(form) if form else SNIFFED, stdin_place()
     path = Path(name)
-    place = file_place(name, path)
+    place = file_place(shown, path)
     if os.path.isdir(path):
         return next(form for form in formats().values() if form.folders), place
     if not os.path.exists(path):
-        raise InvalidInput(f"{name}: no such file or folder")
+        raise InvalidInput(f"{shown}: no such file or folder")
     if not os.path.isfile(path):
-        return SNIFFED, place
-    return _by_suffix(path, formats().values()), place
+        return piped(form) if form else SNIFFED, place
+    return form or _by_suffix(path, formats().values()), place
 
 
 def _by_suffix(path: Path, among: Iterable[Format]) -> Format:

@@ -1,6 +1,6 @@
 """What a corpus format is: how inputs are named and opened, what readers yield, what writers take."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
@@ -68,6 +68,8 @@ class Format:
     """It reads folders; its `fingerprint` is then its own."""
     fingerprint: Callable[[Place], bytes] | None = None
     """None: the SHA-256 of the place's bytes."""
+    version: Callable[[Place], Hashable] | None = None
+    """What differs once the place was changed, at little cost. None: its size and time."""
 
 
 @runtime_checkable

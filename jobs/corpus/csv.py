@@ -12,6 +12,8 @@ from jobs.corpus.lines import not_utf8, read_lines
 from jobs.errors import InvalidInput, Problem
 from jobs.schemas import Result
 
+OWN = ("custom_id", "params")
+"""What every item may carry beside its task's fields; an empty cell of these stands for none."""
 LEADING = ("custom_id", "status")
 TRAILING = ("error_code", "error")
 
@@ -148,10 +150,33 @@ def _header(feed: _Feed, name: str, fields: Fields) -> list[str]:
 
 def _item(number: int, columns: list[str], cells: list[str], fields: Fields) -> bytes | Problem:
     if len(cells) != len(columns):
-        return Problem(number, "malformed_csv", f"{len(cells)} cells where the header names {len(columns)} columns")
+        found, named = _counted(len(cells), "cell"), _counted(len(columns), "column")
+        return Problem(number, "malformed_csv", f"{found} where the header names {named}")
     item: dict[str, Any] = dict(zip(columns, cells, strict=True))
-    rename(item, fields)
+    try:
+        rename(item, fields)
+    except ValueError as error:
+        return Problem(number, "invalid_id", str(error))
+    for name in OWN:
+        if item.get(name) == "":
+            del item[name]
+    if (cell := item.get("params")) is not None:
+        item["params"] = _parsed(cell)
+        if not isinstance(item["params"], dict):
+            message = f"column 'params' holds {cell[:100]!r}; the item's own parameters are a JSON object or nothing"
+            return Problem(number, "invalid_params", message)
     return orjson.dumps(item)
+
+
+def _parsed(cell: str) -> Any:
+    try:
+        return orjson.loads(cell)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _cell(value: Any) -> Any:

@@ -48,14 +48,18 @@ def _renamed(number: int, line: bytes, fields: Fields) -> bytes | Problem:
         return line
     except KeyError as error:
         return Problem(number, "missing_field", f"no field {error.args[0]!r}; the line has: {_shown(item)}")
+    except ValueError as error:
+        return Problem(number, "invalid_id", str(error))
     except TypeError as error:
         return Problem(number, "malformed_json", str(error))
 
 
 def rename(item: dict[str, Any], fields: Fields) -> None:
-    """Move the named fields to their place. A number as id becomes text. Raises KeyError."""
+    """Move the named fields to their place. A number as id becomes text. Raises KeyError, ValueError for no id."""
     if fields.id is not None:
         value = item[fields.id]
+        if value is None or value == "":
+            raise ValueError(f"field {fields.id!r} is {'null' if value is None else 'empty'}, so the item has no id")
         is_number = isinstance(value, int) and not isinstance(value, bool)
         item["custom_id"] = str(value) if is_number else value
     if fields.text is not None:

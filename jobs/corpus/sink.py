@@ -1,7 +1,10 @@
 """Where results are written to: a file that appears whole or not at all, or standard output."""
 
+import fcntl
 import os
+import re
 import secrets
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +17,8 @@ from jobs.errors import OutputError
 from jobs.schemas import Result
 
 BUFFER_BYTES = 1 << 20
+PART_CHARS = 50
+"""Of the target's name in that of its unfinished file: with the rest at most 255 bytes in any script."""
 _to_json = Result.__pydantic_serializer__.to_json
 
 
@@ -28,7 +33,8 @@ class Sink:
         self._make, self._columns, self._kept = form.write, columns, kept
         self.path = path
         """None: standard output."""
-        self._direct = path is None or (os.path.exists(path) and not os.path.isfile(path))
+        self.direct = path is None or (os.path.exists(path) and not os.path.isfile(path))
+        """Written to as it is (standard output, a pipe, a device): what went there cannot be taken back."""
         self._part: Path | None = None
         self._stream: BinaryIO | None = None
         self._writer: Writer | None = None
@@ -36,16 +42,16 @@ class Sink:
     def check(self) -> None:
         """Raise OutputError unless results can be written there; called before the job is submitted."""
         if self.path is None:
+            _standard_output()
             return
-        if os.path.isdir(self.path):
-            raise OutputError(f"{self.path}: is a folder; name a file")
         with self._mapped():
             with suppress(FileNotFoundError):
                 os.stat(self._target)  # a name that no file can have
-            if self._direct:
-                self.path.open("wb").close()
-            else:
+            if not self.direct:
+                self._sweep()
                 self._create().close()
+            elif not os.access(self.path, os.W_OK):  # opening a pipe would wait for its reader
+                raise PermissionError(None, "Permission denied")
         self.discard()
 
     def write(self, result: Result) -> None:
@@ -113,19 +119,39 @@ class Sink:
 
     def _open(self) -> None:
         if self.path is None:
-            self._stream = sys.stdout.buffer
-        elif self._direct:
+            self._stream = _standard_output()
+        elif self.direct:
             self._stream = self.path.open("wb")
         else:
             self._stream = self._create()
         self._writer = self._make(self._stream, self._columns, self._kept)
 
     def _create(self) -> BinaryIO:
-        """A new file beside the target, with the rights that a plain open would give it."""
-        part = self._target.with_name(f".{self._target.name[:200]}.{secrets.token_hex(6)}.part")
+        """A new file beside the target, with the target's rights or else those that a plain open would give it.
+
+        It is locked as long as it is written: a file without a lock was left by a process that was killed.
+        """
+        part = self._target.with_name(f"{self._part_stem}{secrets.token_hex(6)}.part")
         stream = part.open("xb", buffering=BUFFER_BYTES)
         self._part = part
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(FileNotFoundError):
+            _take_rights(stream.fileno(), os.stat(self._target))
         return stream
+
+    @property
+    def _part_stem(self) -> str:
+        return f".{self._target.name[:PART_CHARS]}."
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left of this output."""
+        ours = re.compile(re.escape(self._part_stem) + r"[0-9a-f]{12}\.part")
+        for entry in os.scandir(self._target.parent):
+            if ours.fullmatch(entry.name):
+                with suppress(OSError), open(entry.path, "rb") as left:
+                    fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(entry.path)
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
@@ -138,6 +164,19 @@ class Sink:
         """The one place where the file system's errors become OutputError; the unfinished file goes."""
         self.discard()
         return OutputError(f"{self.path or 'standard output'}: cannot be written: {error.strerror or error}")
+
+
+def _standard_output() -> BinaryIO:
+    if sys.stdout is None:
+        raise OutputError("standard output is closed; name a file with -o")
+    return sys.stdout.buffer
+
+
+def _take_rights(handle: int, existing: os.stat_result) -> None:
+    """Give a file the owner and mode of the one it will replace; another's owner only if this process may."""
+    with suppress(PermissionError):
+        os.fchown(handle, existing.st_uid, existing.st_gid)
+    os.fchmod(handle, stat.S_IMODE(existing.st_mode))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -27,8 +27,8 @@ class FileSource:
         self._inputs, self._fields, self._max_line_bytes = inputs, fields, max_line_bytes
         self._lasts: list[int] = []
         """The number of the last line of each input read so far."""
-        self._versions: dict[Path, tuple[int, int]] = {}
-        """Size and time of each file when its fingerprint was taken."""
+        self._versions: dict[Path, Hashable] = {}
+        """The version of each file or folder when its fingerprint was taken."""
 
     def __iter__(self) -> Iterator[Line]:
         self._lasts = []
@@ -39,7 +39,7 @@ class FileSource:
             try:
                 for number, line in form.read(place, self._fields, self._max_line_bytes):
                     yield before + number, line
-                self._refuse_changed(place)
+                self._refuse_changed(form, place)
             except OSError as error:
                 raise InvalidInput(f"{place.name}: cannot be read: {error.strerror}") from error
             before += number
@@ -49,10 +49,11 @@ class FileSource:
         """SHA-256 over what decides the items: formats, field names and contents. None with a pipe among the inputs."""
         digest = hashlib.sha256(repr(self._fields).encode())
         for form, place in self._inputs:
-            if isinstance(form, _Sniffed):
+            if isinstance(form, _Piped):
                 return None
             try:
-                content = form.fingerprint(place) if form.fingerprint else self._content(place)
+                self._versions[place.path] = _version(form, place)
+                content = form.fingerprint(place) if form.fingerprint else _content(place)
             except OSError as error:
                 raise InvalidInput(f"{place.name}: cannot be read: {error.strerror}") from error
             digest.update(form.name.encode() + b"\0" + content)
@@ -63,21 +64,23 @@ class FileSource:
         at = bisect_left(self._lasts, line)
         return self._inputs[at][1].name, line - (self._lasts[at - 1] if at else 0)
 
-    def _content(self, place: Place) -> bytes:
-        with place.open() as stream:
-            self._versions[place.path] = _version(place.path)
-            return hashlib.file_digest(cast(io.BufferedReader, stream), "sha256").digest()
-
-    def _refuse_changed(self, place: Place) -> None:
+    def _refuse_changed(self, form: Format, place: Place) -> None:
         """What was fingerprinted must be what was read, or the same idempotency key would mean two inputs."""
         known = self._versions.get(place.path)
-        if known is not None and known != _version(place.path):
-            raise InvalidInput(f"{place.name}: the file was changed while it was read")
+        if known is not None and known != _version(form, place):
+            raise InvalidInput(
+                f"{place.name}: the {'folder' if form.folders else 'file'} was changed while it was read"
+            )
 
 
 @dataclass(frozen=True, slots=True)
-class _Sniffed(Format):
-    """The format of a pipe: told by its first byte when it is read."""
+class _Piped(Format):
+    """A format as it comes out of a pipe, which can be read only once."""
+
+
+def piped(form: Format) -> Format:
+    """The format, read from a pipe."""
+    return _Piped(form.name, (), form.read)
 
 
 def file_place(name: str, path: Path) -> Place:
@@ -114,7 +117,8 @@ def _read_sniffed(place: Place, fields: Fields, max_bytes: int) -> Iterator[Line
     yield from form.read(Place(place.name, place.path, lambda: stream), fields, max_bytes)
 
 
-SNIFFED = _Sniffed("pipe", (), _read_sniffed)
+SNIFFED = _Piped("pipe", (), _read_sniffed)
+"""A pipe's format, told by its first byte when it is read."""
 
 
 class _Unclosed(io.RawIOBase):
@@ -132,6 +136,13 @@ class _Unclosed(io.RawIOBase):
         return len(data)
 
 
-def _version(path: Path) -> tuple[int, int]:
-    status = os.stat(path)
+def _version(form: Format, place: Place) -> Hashable:
+    if form.version is not None:
+        return form.version(place)
+    status = os.stat(place.path)
     return status.st_size, status.st_mtime_ns
+
+
+def _content(place: Place) -> bytes:
+    with place.open() as stream:
+        return hashlib.file_digest(cast(io.BufferedReader, stream), "sha256").digest()

@@ -2,10 +2,12 @@
 
 import logging
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
 from logging.handlers import RotatingFileHandler
+from pathlib import Path
 
 from jobs.errors import StoreUnavailable
 from jobs.local.machine import Role
@@ -21,6 +23,8 @@ POLL_S = (0.05, 0.25)
 """How often a job is looked at: at first, and later."""
 EMBEDDED_LEASE_S = 20.0
 """Unless a lease is set: what a killed worker held goes on after so long, and renewal on the same machine is quick."""
+FULL_BYTES = 2**20
+"""Less free disk than this, and no result can be counted on to be saved."""
 READY_S = 60.0
 """A worker that announced itself within this time is up."""
 
@@ -48,10 +52,12 @@ def attend(machine: Mill, look: Callable[[], Job], say: Say) -> Iterator[Job]:
     """The job again and again until it is final, with a machine at work on it.
 
     Starts the machine unless another process of the home runs it, and takes it over when that process leaves.
-    Raises what made the machine give up. A database that does not answer is waited for.
+    Raises what made the machine give up. A database that does not answer, or has no room, is waited for.
     """
-    wait_s, complained = POLL_S[0], False
+    wait_s, complained, room = POLL_S[0], False, Room(machine.home)
     while True:
+        if full := room.noticed():
+            say(full)
         try:
             job = look()
             complained = False
@@ -71,15 +77,37 @@ def attend(machine: Mill, look: Callable[[], Job], say: Say) -> Iterator[Job]:
         wait_s = min(wait_s * 1.5, POLL_S[1])
 
 
+class Room:
+    """Notices that the home's disk is full: once, and again after there was room."""
+
+    def __init__(self, home: Path) -> None:
+        self._home, self._told = home, False
+
+    def noticed(self) -> str | None:
+        """What is to be said of it now."""
+        free = shutil.disk_usage(self._home).free
+        told, self._told = self._told, free < FULL_BYTES
+        if told or not self._told:
+            return None
+        return f"the disk of {self._home} is full ({free:,} bytes are free); waiting for room, nothing is lost"
+
+
 def _keep_log(settings: Settings) -> None:
     """What upkeep and the library log in this process goes beside the worker's log."""
     folder = settings.home / "logs"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handler = RotatingFileHandler(folder / "upkeep.log", maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
+    handler = _QuietLog(folder / "upkeep.log", maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(settings.log_level.upper())
     for name in ("jobs", "textmill"):
         logging.getLogger(name).addHandler(handler)
+
+
+class _QuietLog(RotatingFileHandler):
+    """A log that says nothing about itself: on a full disk each line would be a traceback on the terminal."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Lose the line."""
 
 
 def holder() -> str:

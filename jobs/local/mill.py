@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from jobs.errors import TextmillError, WorkerFailed
@@ -63,6 +64,10 @@ class Mill:
     def running(self) -> bool:
         """Whether this process has the machine."""
         return self._thread is not None
+
+    @property
+    def home(self) -> Path:
+        return self._settings.home
 
     @property
     def broker_url(self) -> str:

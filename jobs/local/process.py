@@ -114,6 +114,9 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def _as_text(value: object) -> str:
+    """As the settings read it from the environment."""
+    if isinstance(value, tuple):
+        return ",".join(value)
     return str(value) if isinstance(value, str | Path) else json.dumps(value)
 
 

@@ -33,6 +33,8 @@ def parse(text: str) -> UUID:
 def span(text: str) -> tuple[UUID, UUID]:
     """The smallest and the largest UUID that begin with this id or prefix. Raises UnknownJob if none can."""
     digits = text.removeprefix(PREFIX).lower()
-    if not digits or len(digits) > _DIGITS or not set(digits) <= set("0123456789abcdef"):
+    if not digits:
+        raise UnknownJob(f"{text!r} fits every job; give at least one of the {_DIGITS} hex digits after {PREFIX!r}")
+    if len(digits) > _DIGITS or not set(digits) <= set("0123456789abcdef"):
         raise UnknownJob(f"no job {text!r}; an id is {PREFIX!r} and {_DIGITS} hex digits, or their beginning")
     return UUID(digits.ljust(_DIGITS, "0")), UUID(digits.ljust(_DIGITS, "f"))

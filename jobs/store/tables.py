@@ -228,6 +228,7 @@ workers = Table(
     Column("models", JSON, nullable=False),
     Column("queues", JSON, nullable=False),
     Column("state", Text, nullable=False),
+    Column("load", JSON(none_as_null=True)),
     Column("started_at", Utc, nullable=False),
     Column("heartbeat_at", Utc, nullable=False),
 )

@@ -1,5 +1,6 @@
 """The rows that cross the store's border: plain values, no ORM, no SQL."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -106,5 +107,8 @@ class WorkerRow(NamedTuple):
     models: tuple[str, ...]
     queues: tuple[str, ...]
     state: str
+    load: Mapping[str, float] | None
+    """What its device did since the report before: `busy`, `padding`, `occupancy` (shares), `tokens_per_s`. None: it
+    had no work."""
     started_at: datetime
     heartbeat_at: datetime

@@ -1,6 +1,6 @@
 """The workers as they last reported themselves; nothing but people's eyes and the number of hints relies on it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, delete, select
 
@@ -27,10 +27,11 @@ class Workers:
         models: Sequence[str],
         state: str,
         queues: Sequence[str],
+        load: Mapping[str, float] | None = None,
     ) -> None:
         """Note that the worker is alive, and what it is doing."""
         report = {"host": host, "pid": pid, "boot_id": boot_id, "device": device, "state": state}
-        report |= {"models": list(models), "queues": list(queues), "heartbeat_at": now()}
+        report |= {"models": list(models), "queues": list(queues), "load": load, "heartbeat_at": now()}
         row = self._db.insert(workers).values(id=worker_id, started_at=now(), **report)
         beat = row.on_conflict_do_update(index_elements=[workers.c.id], set_=report)
 

@@ -20,6 +20,8 @@ ENTRY_POINTS = "textmill.tasks"
 Par = TypeVar("Par", bound=BaseModel)
 
 _log = logging.getLogger(__name__)
+_LISTS = dict.fromkeys(("tuple_type", "list_type"), 'Input should be a list, in JSON: ["one", "two"]')
+"""Said in place of the library's words, which name Python's types."""
 _PLACEHOLDER = re.compile(r"\\\{(\w+)\\\}")
 
 
@@ -43,7 +45,7 @@ def resolve(name: str, params: Mapping[str, Any] | None = None) -> tuple[AnyTask
         return task, dict(params or {})
     for pattern, candidate in _patterns():
         if match := pattern.fullmatch(name.strip()):
-            return candidate, _both(name, match.groupdict(), params or {})
+            return candidate, _both(name, _typed(candidate.params, match.groupdict()), params or {})
     raise UnknownTask(_unknown("task", name, [task.name for task in all_tasks()], among=_spellings()))
 
 
@@ -69,7 +71,7 @@ def task_adapter(task: AnyTask) -> TypeAdapter[list[Any]]:
 
 def explain(error: ValidationError) -> list[str]:
     """One line for each thing that is wrong, naming the field, what is allowed and the value given."""
-    return [_told(".".join(map(str, detail["loc"])), detail) for detail in error.errors(include_url=False)]
+    return [_told(".".join(map(str, detail["loc"])), detail) for detail in _causes(error)]
 
 
 @cache
@@ -132,7 +134,15 @@ def _spellings() -> list[str]:
     return [name for task in all_tasks() for name in (task.name, *task.aliases)]
 
 
-def _both(name: str, implied: Mapping[str, str], params: Mapping[str, Any]) -> dict[str, Any]:
+def _typed(schema: type[BaseModel], words: Mapping[str, str]) -> dict[str, Any]:
+    """What the words of an alias mean as parameters: `3` is a number where one is wanted."""
+    try:
+        return schema.model_validate(words, strict=False).model_dump(include=set(words))
+    except ValidationError:
+        return dict(words)  # to be told what is wrong with them as with any other
+
+
+def _both(name: str, implied: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
     for parameter, value in implied.items():
         if params.get(parameter, value) != value:
             raise InvalidParams(f"parameter {parameter!r}: {params[parameter]!r} is given, but {name!r} says {value!r}")
@@ -147,20 +157,27 @@ def _validated(schema: type[Par], params: Mapping[str, Any]) -> Par:
     try:
         return schema.model_validate(given)
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        raise InvalidParams("\n".join(_told(_parameter(detail["loc"]), detail) for detail in details)) from error
+        raise InvalidParams("\n".join(_told(_parameter(each["loc"]), each) for each in _causes(error))) from error
 
 
 def _canonical(schema: type[BaseModel], params: Mapping[str, Any]) -> dict[str, Any]:
     """The params under their own names, whatever names they were given by. Raises InvalidParams when doubled."""
     other_names: Mapping[str, str] = getattr(schema, "other_names", {})
     given: dict[str, Any] = {}
+    said: dict[str, str] = {}
     for name, value in params.items():
         own = other_names.get(name, name)
         if own in given:
-            raise InvalidParams(f"parameter {name!r} is given twice: it is another name of {own!r}")
-        given[own] = value
+            raise InvalidParams(f"parameter {own!r} is given twice: as {said[own]!r} and as {name!r}")
+        given[own], said[own] = value, name
     return given
+
+
+def _causes(error: ValidationError) -> list[Any]:
+    """What is wrong, without what only follows from it: a list that seems too short because its elements are bad."""
+    details = error.errors(include_url=False)
+    inside = {detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))}
+    return [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in inside]
 
 
 def _parameter(loc: tuple[int | str, ...]) -> str:
@@ -170,7 +187,7 @@ def _parameter(loc: tuple[int | str, ...]) -> str:
 
 
 def _told(where: str, detail: Any) -> str:
-    message = detail["msg"].removeprefix("Value error, ")
+    message = _LISTS.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
     if not where:
         return str(message)
     given = repr(detail["input"])

@@ -75,7 +75,7 @@ class Generate:
     n: int = 1
     stop: tuple[str, ...] = ()
     source_language: str | None = None
-    """The model's own code (`Codec.language` gives it), e.g. `kor_Latn`; None: the model has no such codes."""
+    """The model's own code (`Codec.language` gives it), e.g. `kor_Hang`; None: the model has no such codes."""
     target_language: str | None = None
 
 
@@ -119,10 +119,14 @@ class Compared(Counted):
     """Cosine with each candidate, in their order, -1 to 1."""
 
 
+FinishReason = Literal["stop", "length"]
+"""Why a text ends: by itself (or at a stop string), or because it had as many tokens as it may have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     text: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,15 +193,25 @@ class Codec(Protocol):
 # ----- the task ------------------------------------------------------------------------------------------
 
 
-class Check(Protocol):
-    """Refuses params that do not fit the model, at submit. Raises InvalidParams."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the registry can say of a model at submit, where nothing is loaded. None: it does not know."""
 
-    def __call__(self, params: Any, kind: Kind, head: Head | None = None) -> None:
-        """`head` None: not known; only what the kind alone forbids is refused."""
-        ...
+    kind: Kind
+    head: Head | None = None
+    dimensions: int | None = None
+    """Numbers in an embedding."""
+    context_tokens: int | None = None
+    """Tokens of a prompt and its answer together."""
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    """Prompt templates by task that the registry declares."""
 
 
-def anything_goes(params: Any, kind: Kind, head: Head | None = None) -> None:
+Check = Callable[[Any, Known], None]
+"""Refuses params that no item could run with on this model, at submit. Raises InvalidParams."""
+
+
+def anything_goes(params: Any, model: Known) -> None:
     """The check of a task whose params fit every model it runs on."""
 
 

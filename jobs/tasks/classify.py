@@ -18,8 +18,7 @@ from jobs.tasks.base import (
     Classify,
     Codec,
     Compared,
-    Head,
-    Kind,
+    Known,
     Outcome,
     Score,
     Scored,
@@ -46,12 +45,14 @@ class ClassifyItem(Item):
 
 class ClassifyParams(Params):
     top_k: int | None = Field(default=None, ge=1)
-    """None: every label."""
+    """How many labels come back; `null`: all."""
     function_to_apply: scores.Function | None = None
-    """None: as the model was trained; softmax for `labels`."""
+    """How logits become scores; `null`: sigmoid for a multi-label model and for one with a single label, else
+    softmax."""
     threshold: float | None = None
-    """Labels with a lower score are left out; the list may be empty."""
-    labels: tuple[Label, ...] | None = Field(default=None, min_length=2, max_length=1000)
+    """Labels that score less are left out, all of them if need be."""
+    labels: tuple[Label, ...] | None = Field(default=None, min_length=2, max_length=1000, strict=False)
+    """Your own labels, for models that have none."""
 
     @field_validator("labels")
     @classmethod
@@ -123,10 +124,10 @@ def _postprocess(
     return ClassifyOutput(labels=ranked)
 
 
-def _check(params: ClassifyParams, kind: Kind, head: Head | None = None) -> None:
-    if params.labels and head == "classify":
+def _check(params: ClassifyParams, model: Known) -> None:
+    if params.labels and model.head == "classify":
         raise InvalidParams("parameter 'labels': the model has labels of its own; leave it out")
-    if not params.labels and (kind == "causal" or head == "embed"):
+    if not params.labels and (model.kind == "causal" or model.head == "embed"):
         raise InvalidParams("parameter 'labels' is needed: the model has no classification head with labels of its own")
 
 

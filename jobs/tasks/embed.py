@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PlainSerializer
 
-from jobs.errors import ItemError, ItemErrorCode
+from jobs.errors import InvalidParams, ItemError, ItemErrorCode
 from jobs.schemas import Item
 from jobs.tasks import scores, windows
-from jobs.tasks.base import Asked, Codec, Embed, Embedded, Outcome, Task
+from jobs.tasks.base import Asked, Codec, Embed, Embedded, Known, Outcome, Task
 from jobs.tasks.params import Output, Params
 from jobs.tasks.texts import check_text, need
 
@@ -27,16 +27,16 @@ class EmbedItem(Item):
 
 class EmbedParams(Params):
     pooling: Literal["mean", "cls", "max", "last"] | None = None
-    """None: as the model's own configuration says, else mean."""
+    """How the tokens' vectors become one; `null`: as the model's configuration says, else `mean`."""
     normalize: bool = True
-    """Length 1, so that a dot product is the cosine."""
+    """Whether the vector is brought to length 1."""
     dimensions: int | None = Field(default=None, ge=1, le=65_536)
-    """Only the first so many numbers, for models trained to be cut (Matryoshka). None: all."""
+    """Only the first so many numbers, for models trained for it (Matryoshka); `null`: all."""
 
 
 class EmbedOutput(Output):
     embedding: Annotated[bytes, PlainSerializer(floats, return_type=list[float])]
-    """float32, little-endian; a list of numbers in JSON."""
+    """The vector, as long as the model is wide or `dimensions` says."""  # here: float32 bytes, little-endian
 
     @property
     def vector(self) -> bytes:
@@ -71,6 +71,12 @@ def _postprocess(item: EmbedItem, asked: Asked, outcomes: Sequence[Outcome], par
     return EmbedOutput(embedding=vectors[0])
 
 
+def _check(params: EmbedParams, model: Known) -> None:
+    wide = model.dimensions
+    if wide is not None and params.dimensions is not None and params.dimensions > wide:
+        raise InvalidParams(f"parameter 'dimensions': {params.dimensions} is more than the {wide} that the model has")
+
+
 def _unit(vector: list[float]) -> list[float]:
     length = math.hypot(*vector)
     return [value / length for value in vector] if length > 0 else vector
@@ -98,4 +104,5 @@ TASK = Task(
     shorten=_shorten,
     postprocess=_postprocess,
     kinds=frozenset({"encoder", "any"}),
+    check=_check,
 )

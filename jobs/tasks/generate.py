@@ -9,8 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from jobs.errors import ItemError, ItemErrorCode
 from jobs.schemas import Item
 from jobs.tasks import windows
-from jobs.tasks.base import Asked, Codec, Generate, Generated, Message, Outcome, Task
-from jobs.tasks.params import GenerationParams, Output
+from jobs.tasks.base import Asked, Codec, FinishReason, Generate, Generated, Message, Outcome, Task
+from jobs.tasks.params import GenerationParams, Output, check_room
 from jobs.tasks.prompts import fill
 from jobs.tasks.texts import check_characters, check_text, need
 
@@ -26,7 +26,7 @@ class GenerateItem(Item):
     prompt: str | None = None
     """Continued as it stands."""
     messages: tuple[ChatMessage, ...] | None = Field(default=None, min_length=1, max_length=10_000)
-    """Put through the model's chat template."""
+    """In place of `prompt`: a conversation to answer, through the model's chat template."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -43,15 +43,16 @@ class GenerateParams(GenerationParams):
     other_names: ClassVar[Mapping[str, str]] = {**GenerationParams.other_names, "num_return_sequences": "n"}
 
     long_text: Literal["truncate", "error"] = "error"
-    """`truncate` keeps a prompt's end, an encoder's start, and cuts the end of the longest user message."""
+    """What happens to an input longer than the model reads: of a prompt the end is kept, of an encoder's source the
+    start, of a conversation all but the end of its longest user message; or it is refused."""
     n: int = Field(default=1, ge=1, le=128)
-    """Samples for each item."""
+    """Different texts for each item; with beams at most `num_beams`."""
     stop: Annotated[
         tuple[Annotated[str, StringConstraints(min_length=1, max_length=1000)], ...], BeforeValidator(_listed)
-    ] = Field(default=(), max_length=16)
-    """The text ends before the first of these."""
+    ] = Field(default=(), max_length=16, strict=False)
+    """A text ends before the first of these; one may be given as a string."""
     response_format: None = None
-    """Structured output is not there yet: only null is accepted."""
+    """Structured output, which is not there yet."""
 
     @model_validator(mode="before")
     @classmethod
@@ -61,19 +62,22 @@ class GenerateParams(GenerationParams):
         return values
 
     @model_validator(mode="after")
-    def _beams_suffice(self) -> Self:
+    def _texts_differ(self) -> Self:
         if self.num_beams is not None and 1 < self.num_beams < self.n:
             raise ValueError(f"n {self.n} is above num_beams {self.num_beams}: a beam gives one text")
+        if self.n > 1 and self.temperature == 0 and self.num_beams == 1:
+            raise ValueError(f"n {self.n} with temperature 0 and num_beams 1: all texts would be the same")
         return self
 
 
 class Generation(Output):
     generated_text: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
 
 
 class GenerateOutput(Output):
     generations: tuple[Generation, ...]
+    """`n` texts; `finish_reason` is `length` where `max_new_tokens` ended the text."""
 
 
 def _preprocess(item: GenerateItem, params: GenerateParams, codec: Codec) -> Asked:
@@ -172,4 +176,5 @@ TASK = Task(
     shorten=_shorten,
     postprocess=_postprocess,
     kinds=frozenset({"causal", "seq2seq", "any"}),
+    check=check_room,
 )

@@ -8,10 +8,10 @@ from pydantic import StringConstraints
 
 from jobs.schemas import Item
 from jobs.tasks import windows
-from jobs.tasks.base import Asked, Codec, Generate, More, Outcome, Sampling, Task
-from jobs.tasks.params import GenerationParams, Output
+from jobs.tasks.base import Asked, Codec, FinishReason, Generate, More, Outcome, Sampling, Task
+from jobs.tasks.params import GenerationParams, Output, check_room
 from jobs.tasks.prompts import phrase
-from jobs.tasks.texts import check_text, first_text, need
+from jobs.tasks.texts import check_text, finish_reason, first_text, need
 
 MAX_ROUNDS = 6
 """After so many rounds of summaries of summaries, what does not fit is cut: it has long stopped shrinking."""
@@ -27,10 +27,11 @@ class Length(NamedTuple):
 
 
 LENGTHS = {
-    "short": Length(5, 60, "one or two sentences"),
-    "medium": Length(30, 160, "one short paragraph"),
-    "long": Length(100, 400, "several paragraphs"),
+    "short": Length(5, 128, "one or two sentences"),
+    "medium": Length(30, 320, "one short paragraph"),
+    "long": Length(100, 800, "several paragraphs"),
 }
+"""The most is well above what the words ask for, so that a summary ends by itself and is not cut."""
 
 
 class SummarizeItem(Item):
@@ -39,23 +40,30 @@ class SummarizeItem(Item):
 
 class SummarizeParams(GenerationParams):
     length: Literal["short", "medium", "long"] | None = None
-    """None: a sequence-to-sequence model's own lengths; medium for a model asked in words."""
+    """At most 128, 320, 800 tokens (for sequence-to-sequence models also at least 5, 30, 100), and so in the
+    prompt: one or two sentences, one short paragraph, several paragraphs; `null`: a sequence-to-sequence model's own
+    lengths, `medium` for a model asked in words."""
     prompt: Annotated[str, StringConstraints(min_length=1, max_length=100_000)] | None = None
-    """How the model is asked, in place of its own prompt: `{text}` is the document (at the end if it is missing)."""
+    """How the model is asked; `{text}` is the document, which otherwise follows at the end."""
 
 
 class SummarizeOutput(Output):
     summary_text: str
+    finish_reason: FinishReason
+    """`length` when `max_new_tokens` ended the summary, or that of a part: it is not whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Reduce:
-    """What the next round needs: how to ask about a text (in parts if it is long), and how long the last was."""
+    """What the next round needs: how to ask about a text (in parts if it is long), how the last rounds went."""
 
     ask: Callable[[str, bool], list[windows.Window]]
     request: Callable[[str], Generate]
     tokens: int
+    """What the last round read."""
     round: int
+    finish_reason: FinishReason = "stop"
+    """`length` when any summary so far was cut."""
 
 
 def _preprocess(item: SummarizeItem, params: SummarizeParams, codec: Codec) -> Asked:
@@ -83,13 +91,12 @@ def _postprocess(
     item: SummarizeItem, asked: Asked, outcomes: Sequence[Outcome], params: SummarizeParams
 ) -> SummarizeOutput | More:
     summaries = [first_text(outcome) for outcome in outcomes]
-    if len(summaries) == 1:
-        return SummarizeOutput(summary_text=summaries[0])
-    state: _Reduce = asked.state
+    state: _Reduce | None = asked.state
+    reason = "length" if state is not None and state.finish_reason == "length" else finish_reason(outcomes)
     joined = "\n".join(summary for summary in summaries if summary)
-    if not joined:
-        return SummarizeOutput(summary_text="")
-    return _next_round(joined, state)
+    if state is None or len(summaries) == 1 or not joined:
+        return SummarizeOutput(summary_text=joined, finish_reason=reason)
+    return _next_round(joined, replace(state, finish_reason=reason))
 
 
 def _next_round(joined: str, state: _Reduce) -> More:
@@ -133,4 +140,5 @@ TASK = Task(
     shorten=_shorten,
     postprocess=_postprocess,
     kinds=frozenset({"seq2seq", "causal", "any"}),
+    check=check_room,
 )

@@ -1,7 +1,9 @@
 """What every task refuses: in a text before a model sees it, and in what the model gives back."""
 
+from collections.abc import Iterable
+
 from jobs.errors import ItemError, ItemErrorCode
-from jobs.tasks.base import Codec, Generated, Outcome, Request
+from jobs.tasks.base import Codec, FinishReason, Generated, Outcome, Request
 
 
 def check_text(text: str, field: str = "text") -> str:
@@ -36,6 +38,12 @@ def first_text(outcome: Outcome) -> str:
     if not isinstance(outcome, Generated) or not outcome.samples:
         raise ItemError(ItemErrorCode.MODEL_ERROR, "the model gave no text")
     return outcome.samples[0].text.strip()
+
+
+def finish_reason(outcomes: Iterable[Outcome]) -> FinishReason:
+    """`length` when the token limit ended the first sample of any of them."""
+    firsts = (outcome.samples[0] for outcome in outcomes if isinstance(outcome, Generated))
+    return "length" if any(sample.finish_reason == "length" for sample in firsts) else "stop"
 
 
 def _check_surrogates(text: str, field: str) -> None:

@@ -1,6 +1,6 @@
 """translate: a text in another language; a long one in whole sentences, joined again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -9,15 +9,15 @@ from pydantic import StringConstraints
 from jobs.errors import InvalidParams, ItemError, ItemErrorCode
 from jobs.schemas import Item
 from jobs.tasks import windows
-from jobs.tasks.base import Asked, Codec, Generate, Head, Kind, Outcome, Sampling, Task
+from jobs.tasks.base import Asked, Codec, FinishReason, Generate, Known, Outcome, Sampling, Task
 from jobs.tasks.languages import english_name
-from jobs.tasks.params import GenerationParams, Output
+from jobs.tasks.params import GenerationParams, Output, check_room
 from jobs.tasks.prompts import names, phrase, template_for
-from jobs.tasks.texts import check_text, first_text, need
+from jobs.tasks.texts import check_text, finish_reason, first_text, need
 
 PROMPTED_TOKENS = 512
 """Longest answer of a model asked in words, unless the job says otherwise."""
-SHARE = 0.6
+SHARE = 0.5
 """A part takes at most this share of the answer's length, so that a wordier language is not cut off."""
 INSTRUCTION = "Translate the following text from {source} to {target}. Reply with the translation only.\n\n{text}"
 TO_TARGET = "Translate the following text to {target}. Reply with the translation only.\n\n{text}"
@@ -31,15 +31,18 @@ class TranslateItem(Item):
 
 class TranslateParams(GenerationParams):
     source: Language | None = None
-    """Language of the texts: `ko`, `pt-BR`, or the model's own code. None: the model's only one, or it finds out."""
+    """The texts' language (`ko`, `pt-BR`, or the model's own code); `null`: the model's only one, or the model finds
+    out."""
     target: Language | None = None
-    """Language to translate to. None only for a model of one fixed pair."""
+    """The language to translate to; `null` only for a model of one fixed pair."""
 
 
 class TranslateOutput(Output):
     translation_text: str
     source: str | None
-    """The language translated from, as the job named it; None: it named none."""
+    """The language translated from, as the job named it; `null`: it named none."""
+    finish_reason: FinishReason
+    """`length` when `max_new_tokens` ended the translation, or that of a part: it is not whole."""
 
 
 def _preprocess(item: TranslateItem, params: TranslateParams, codec: Codec) -> Asked:
@@ -75,12 +78,18 @@ def _postprocess(
     joined = texts[0]
     for gap, text in zip(asked.state or (), texts[1:], strict=False):
         joined += _joint(gap, joined, text) + text
-    return TranslateOutput(translation_text=joined, source=params.source)
+    return TranslateOutput(translation_text=joined, source=params.source, finish_reason=finish_reason(outcomes))
 
 
-def _check(params: TranslateParams, kind: Kind, head: Head | None = None) -> None:
-    if kind in ("causal", "any") and params.target is None:
+def _check(params: TranslateParams, model: Known) -> None:
+    check_room(params, model)
+    if model.kind in ("causal", "any") and params.target is None:
         raise InvalidParams("parameter 'target' is needed: the model can translate to more than one language")
+    if model.kind == "causal":
+        try:
+            _named(params, model.prompts.get("translate") or _default(params))
+        except ItemError as error:
+            raise InvalidParams(error.message) from error
 
 
 def _asking(params: TranslateParams, codec: Codec) -> Callable[[str], Generate]:
@@ -92,13 +101,8 @@ def _asking(params: TranslateParams, codec: Codec) -> Callable[[str], Generate]:
         return lambda text: Generate(
             source=text, sampling=sampling, seed=seed, source_language=source, target_language=target
         )
-    default = INSTRUCTION if params.source else TO_TARGET
-    needed = names(template_for(codec, "translate", default=default))
-    values = {
-        name: _name(code, name)
-        for name, code in (("source", params.source), ("target", params.target))
-        if name in needed
-    }
+    default = _default(params)
+    values = _named(params, template_for(codec, "translate", default=default))
     put = phrase(codec, "translate", default=default, values=values)
     return lambda text: Generate(**put(text), sampling=sampling, seed=seed)
 
@@ -116,6 +120,16 @@ def _code(language: str | None, codec: Codec, parameter: str) -> str | None:
             ItemErrorCode.UNSUPPORTED_LANGUAGE, f"{given} one of the model's: {', '.join(known[:60])}{more}"
         )
     return code
+
+
+def _default(params: TranslateParams) -> str:
+    return INSTRUCTION if params.source else TO_TARGET
+
+
+def _named(params: TranslateParams, template: str) -> Mapping[str, str]:
+    """The languages that the template speaks of, by their English names. Raises ItemError."""
+    given, needed = {"source": params.source, "target": params.target}, names(template)
+    return {name: _name(code, name) for name, code in given.items() if name in needed}
 
 
 def _name(language: str | None, parameter: str) -> str:
@@ -137,7 +151,7 @@ def _sampling(params: TranslateParams, codec: Codec) -> Sampling:
 
 def _limit(params: TranslateParams, codec: Codec) -> int | None:
     """Tokens of one part, so that its translation fits the answer; None: only the model's input limits it."""
-    most = _sampling(params, codec).max_new_tokens
+    most = _sampling(params, codec).max_new_tokens or codec.in_force.get("max_new_tokens")
     return None if most is None else max(int(most * SHARE), 1)
 
 

@@ -152,6 +152,7 @@ def test_only_a_true_giant_fails_of_memory_and_its_neighbours_keep_their_budget(
 
     failed = {key for key, outcome in found.items() if isinstance(outcome, Failed)}
     assert failed == {3}
+    assert found[3].code == "too_long"  # type: ignore[union-attr]
     assert "out of memory" in found[3].message  # type: ignore[union-attr]
     assert model.stats()["budget"] >= 20
 

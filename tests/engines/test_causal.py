@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from jobs.tasks.base import Failed, Generate, Generated, Message, Sampling, Score, Scored
-from tests.engines.conftest import Ask, Subject, texts_of
+from tests.engines.conftest import Ask, Subject, module_of, texts_of
 from tests.engines.tiny import DECODERS, Tiny, write_json
 from worker.engines.base import Encoded, Work
 from worker.engines.torch.drawing import uniform
@@ -100,17 +100,16 @@ def test_draws_follow_the_models_probabilities(ask: Ask, tiny: Tiny) -> None:
     expected = dict(zip(kept.indices.tolist(), kept.values.softmax(-1).tolist(), strict=True))
     wishes = Sampling(max_new_tokens=1, temperature=4.0, top_k=5)
     subject = ask("gpt2")
-    n, seen = 40, []
-    net: Any = subject.model._net  # type: ignore[attr-defined]
-    row, net._generator._row = net._generator._row, lambda ids: seen.append(ids[0]) or row(ids)
+    n = 40
 
-    subject(*(Generate(prompt="the fox", sampling=wishes, n=n, seed=seed) for seed in range(25)))
+    drawn = subject(*(Generate(prompt="the fox", sampling=wishes, n=n, seed=seed) for seed in range(25)))
 
-    net._generator._row = row
-    counts = {number: seen.count(number) / len(seen) for number in set(seen)}
+    before = tokenizer.decode(tokenizer("the fox")["input_ids"])
+    read = {tokenizer.decode([*tokenizer("the fox")["input_ids"], each])[len(before) :]: each for each in expected}
+    seen = [read[text] for text in texts_of(drawn)]
+    assert len(read) == 5
     assert len(seen) == 25 * n
-    assert counts.keys() <= expected.keys()
-    assert all(counts.get(number, 0) == pytest.approx(share, abs=0.06) for number, share in expected.items())
+    assert all(seen.count(number) / len(seen) == pytest.approx(share, abs=0.06) for number, share in expected.items())
 
 
 def test_the_random_numbers_are_even_and_differ_by_every_argument() -> None:
@@ -130,13 +129,14 @@ def test_naming_a_sampling_parameter_samples(wishes: dict[str, Any], ask: Ask) -
     assert len(set(texts_of(ask("gpt2")(request)))) > 1
 
 
-def test_several_greedy_samples_are_one_text_several_times(ask: Ask) -> None:
-    (one,) = ask("gpt2")(Generate(prompt="the fox", sampling=GREEDY))
-    (three,) = ask("gpt2")(Generate(prompt="the fox", sampling=GREEDY, n=3))
+@pytest.mark.parametrize("wishes", [{}, {"temperature": 0}, {"temperature": 0, "num_beams": 1}])
+def test_several_samples_without_draws_or_beams_are_refused(wishes: dict[str, Any], ask: Ask) -> None:
+    (refused,) = ask("gpt2")(Generate(prompt="the fox", sampling=Sampling(max_new_tokens=4, **wishes), n=3))
 
-    assert isinstance(one, Generated)
-    assert isinstance(three, Generated)
-    assert three.samples == one.samples * 3
+    assert isinstance(refused, Failed)
+    assert refused.code == "invalid_item"
+    assert "n=3 asked of a model that takes the likeliest token each time" in refused.message
+    assert "temperature" in refused.message
 
 
 def test_beams_return_as_many_texts_as_asked_and_no_more_than_they_are(ask: Ask) -> None:
@@ -197,20 +197,16 @@ def test_a_row_that_stops_early_makes_fewer_tokens(ask: Ask) -> None:
 
 
 def test_the_end_token_is_reported_as_stop(tiny: Tiny) -> None:
-    subject = Subject(tiny("gpt2"))
-    (whole,) = subject.codec.encode([Generate(prompt="rain", sampling=GREEDY)])
-    net: Any = subject.model._net  # type: ignore[attr-defined]
-    seen: list[list[int]] = []
-    row, net._generator._row = net._generator._row, lambda ids: seen.append(list(ids)) or row(ids)
-    subject(Generate(prompt="rain", sampling=GREEDY))
-    third = seen[0][2]
+    model, tokenizer = reference("gpt2", tiny)
+    given = tokenizer("rain", return_tensors="pt")
+    made = model.generate(**given, max_new_tokens=10, do_sample=False)[0, given["input_ids"].shape[1] :].tolist()
+    third = made[2]
 
     ended = Subject(tiny("gpt2", generation={"eos_token_id": [third, 0]}))
     (outcome,) = ended(Generate(prompt="rain", sampling=GREEDY))
 
-    assert isinstance(whole, Encoded)
     assert isinstance(outcome, Generated)
-    assert (outcome.samples[0].finish_reason, outcome.output_tokens) == ("stop", seen[0].index(third) + 1)
+    assert (outcome.samples[0].finish_reason, outcome.output_tokens) == ("stop", made.index(third) + 1)
 
 
 def test_the_models_own_settings_hold_unless_the_request_says_otherwise(tiny: Tiny, tmp_path: Path) -> None:
@@ -343,11 +339,10 @@ def test_a_continuation_without_tokens_is_refused(ask: Ask) -> None:
 
 def test_logits_that_are_no_numbers_fail_their_items(tiny: Tiny) -> None:
     subject = Subject(tiny("llama"))
-    net: Any = subject.model._net  # type: ignore[attr-defined]
     (encoded,) = subject.codec.encode([Generate(prompt="rain")])
     assert isinstance(encoded, Encoded)
     poisoned = encoded.payload.ids[-1]
-    net._model.model.embed_tokens.weight[poisoned] = float("nan")
+    module_of(subject.model).model.embed_tokens.weight[poisoned] = float("nan")
 
     requests = [Generate(prompt=text, sampling=GREEDY) for text in ("rain", "the fox")]
     bad, good = subject(*requests)
@@ -360,14 +355,12 @@ def test_logits_that_are_no_numbers_fail_their_items(tiny: Tiny) -> None:
 
 
 def test_without_the_mask_company_changes_the_text(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The teeth of this suite."""
-    subject = Subject(tiny("gpt2"))
-    net: Any = subject.model._net  # type: ignore[attr-defined]
-    whole = net._model.generate
+    """The teeth of this suite where texts go through `generate()`."""
+    subject = Subject(tiny("gptj"))
+    module = module_of(subject.model)
+    whole = module.generate
     monkeypatch.setattr(
-        net._model,
-        "generate",
-        lambda **given: whole(**{**given, "attention_mask": torch.ones_like(given["input_ids"])}),
+        module, "generate", lambda **given: whole(**{**given, "attention_mask": torch.ones_like(given["input_ids"])})
     )
     requests = [Generate(prompt=prompt, sampling=GREEDY) for prompt in PROMPTS]
 

@@ -75,10 +75,12 @@ def test_answers_differ_between_texts_languages_seeds_and_samples() -> None:
 
     logits = {answer(Classify(text)).logits for text in texts}  # type: ignore[union-attr]
     translations = {answer(Generate(source="a b c d", target_language=code)).samples for code in ("de", "fr", "ko")}  # type: ignore[union-attr]
+    undrawn = answer(Generate(prompt="a b c d e f", n=8))
     drawn = answer(Generate(prompt="a b c d e f", n=8, seed=1, sampling=Sampling(temperature=1.0)))
 
     assert len(logits) > 40
     assert len(translations) > 1
+    assert len(set(undrawn.samples)) > 1  # type: ignore[union-attr]
     assert len(set(drawn.samples)) > 1  # type: ignore[union-attr]
     assert drawn != answer(Generate(prompt="a b c d e f", n=8, seed=2, sampling=Sampling(temperature=1.0)))
 

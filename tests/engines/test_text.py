@@ -283,7 +283,8 @@ def test_room_is_kept_for_the_answer(ask: Ask) -> None:
     assert codec.room(Score(("a", "x x x"), prompt=prompt)) <= 64 - used
     (refused,) = codec.encode([Generate(prompt=prompt, sampling=Sampling(max_new_tokens=60))])
     assert isinstance(refused, Failed)
-    assert (refused.code, "beside the 60 tokens" in refused.message) == ("too_long", True)
+    told = f"{used} tokens of prompt and 60 of answer; the model's context holds 64 together"
+    assert (refused.code, refused.message) == ("too_long", told)
 
 
 def test_a_tokenizer_without_spans_is_refused() -> None:

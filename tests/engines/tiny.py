@@ -181,6 +181,45 @@ def _qwen2(name: str, folder: Path) -> ModelSpec:
     return _decoder(name, folder, transformers.Qwen2ForCausalLM(config))
 
 
+def _in_family(config: str, model: str, **changes: Any) -> Callable[[str, Path], ModelSpec]:
+    """A builder for one of the many that take the same sizes as Llama."""
+
+    def build(name: str, folder: Path) -> ModelSpec:
+        tokenizer = metaspace_bpe(folder)
+        given = {**SIZES, **_common(tokenizer), **_ends(tokenizer), **changes}
+        return _decoder(name, folder, getattr(transformers, model)(getattr(transformers, config)(**given)))
+
+    return build
+
+
+LAYER_KINDS = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8, "head_dim": 8}
+SHARING = {"num_key_value_heads": 2}
+GEMMA = {"query_pre_attn_scalar": 8, "tie_word_embeddings": False}
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2, "initial_context_length": POSITIONS}
+IN_FAMILY: dict[str, Callable[[str, Path], ModelSpec]] = {
+    "qwen3": _in_family("Qwen3Config", "Qwen3ForCausalLM", head_dim=16, **SHARING),
+    "mistral": _in_family("MistralConfig", "MistralForCausalLM", sliding_window=8, **SHARING),
+    "gemma2": _in_family("Gemma2Config", "Gemma2ForCausalLM", **LAYER_KINDS, **SHARING, **GEMMA),
+    "gemma3": _in_family("Gemma3TextConfig", "Gemma3ForCausalLM", **LAYER_KINDS, **SHARING, **GEMMA),
+    "phi3": _in_family("Phi3Config", "Phi3ForCausalLM", **SHARING),
+    "gpt-neox": _in_family("GPTNeoXConfig", "GPTNeoXForCausalLM"),
+    "olmo2": _in_family("Olmo2Config", "Olmo2ForCausalLM", **SHARING),
+    "granite": _in_family("GraniteConfig", "GraniteForCausalLM", **SHARING, attention_multiplier=0.2),
+    "cohere": _in_family("CohereConfig", "CohereForCausalLM", **SHARING),
+    "starcoder2": _in_family("Starcoder2Config", "Starcoder2ForCausalLM", **SHARING),
+    "gpt-oss": _in_family("GptOssConfig", "GptOssForCausalLM", **LAYER_KINDS, **SHARING, **EXPERTS),
+    "gptj": _in_family("GPTJConfig", "GPTJForCausalLM", n_embd=32, n_layer=2, n_head=4, rotary_dim=4, n_inner=48),
+    "bloom": _in_family("BloomConfig", "BloomForCausalLM", n_layer=2, n_head=4),
+}
+
+
+def _opt(name: str, folder: Path) -> ModelSpec:
+    tokenizer = metaspace_bpe(folder)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48}
+    config = transformers.OPTConfig(**sizes, word_embed_proj_dim=32, **_common(tokenizer), **_ends(tokenizer))
+    return _decoder(name, folder, transformers.OPTForCausalLM(config))
+
+
 # ----- encoder-decoders ----------------------------------------------------------------------------------
 
 
@@ -364,6 +403,8 @@ BUILDERS: dict[str, Callable[[str, Path], ModelSpec]] = {
     "llama": _llama,
     "gpt2": _gpt2,
     "qwen2": _qwen2,
+    **IN_FAMILY,
+    "opt": _opt,
     "bart": _bart,
     "t5": _t5,
     "mt5": _mt5,
@@ -380,7 +421,10 @@ BUILDERS: dict[str, Callable[[str, Path], ModelSpec]] = {
 }
 CLASSIFIERS = ("bert", "distilbert", "roberta", "xlm-roberta", "albert", "electra", "modernbert", "modernbert-mean")
 CLASSIFIERS += ("mpnet", "deberta")
-DECODERS = ("llama", "gpt2", "qwen2")
+LOOPED = ("llama", "gpt2", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "phi3", "gpt-neox", "opt", "olmo2")
+LOOPED += ("granite", "cohere", "starcoder2", "gpt-oss")
+UNLOOPED = ("bloom", "gptj")
+DECODERS = (*LOOPED, *UNLOOPED)
 SEQ2SEQ = ("bart", "t5", "pegasus", "marian", "marian-multi", "m2m100", "nllb", "mbart", "mbart50", "mt5", "blenderbot")
 
 # ----- parts ---------------------------------------------------------------------------------------------

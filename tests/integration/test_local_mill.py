@@ -206,7 +206,7 @@ def test_the_worker_is_told_every_setting_that_was_chosen(home: Path) -> None:
 
     assert told["TEXTMILL_HOME"] == str(home)
     assert told["TEXTMILL_DEVICE"] == "cpu"
-    assert told["TEXTMILL_QUEUES"] == '["a", "b"]'
+    assert told["TEXTMILL_QUEUES"] == "a,b"
     assert "TEXTMILL_THREADS" not in told
 
 

@@ -1,5 +1,6 @@
 """`textmill run` from the outside: outputs, exit codes, messages, and going on after every kind of interruption."""
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,13 +197,18 @@ def test_a_reader_that_leaves_early_is_no_error(home: Home) -> None:
     assert "Broken" not in done.stderr
 
 
-def test_progress_as_json_leaves_stdout_to_the_results(home: Home) -> None:
-    import json
+def test_with_json_stderr_is_json_lines_alone_and_stdout_is_left_to_the_results(home: Home) -> None:
+    command = ["run", "classify", "-", "--model", "fake", "--json", "--keep", "nope"]
 
-    done = home.run("run", "classify", "-", "--model", "fake", "--json", given="a\nb\n")
+    done, wrong = home.run(*command, given="a\nb\n"), home.run(*command, "-p", "nope=1", given="a\n")
 
     assert [json.loads(line)["seq"] for line in done.stdout.splitlines()] == [0, 1]
-    assert json.loads(done.stderr.splitlines()[-1])["state"] == "completed"
+    said = [json.loads(line) for line in done.stderr.splitlines()]
+    assert any("'nope'" in line["note"] for line in said if "note" in line)
+    assert said[-2]["state"] == "completed"
+    assert said[-1]["summary"].items() >= {"state": "completed", "ok": 2, "error": 0, "output": "-"}.items()
+    assert wrong.returncode == 1
+    assert "nope" in json.loads(wrong.stderr)["error"]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ class Codec(FakeCodec):
             name="m", path="m", kind="any", tasks=(), head="generate", prompts=prompts, max_input_tokens=limit
         )
         super().__init__(spec)
+        self.in_force = {}
 
 
 def run(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from jobs import cli
+from jobs import cli, tasks
 from jobs.store import Store
 
 
@@ -87,6 +87,34 @@ def test_tasks_are_listed_and_shown_in_full(call: Call) -> None:
     assert "did you mean 'classify'" in unknown.err
 
 
+@pytest.mark.parametrize("name", ["classify", "embed", "generate", "summarize", "translate"])
+def test_every_parameter_of_a_task_is_explained(call: Call, name: str) -> None:
+    params = tasks.find(name).params.model_fields
+
+    said = " ".join(call("tasks", name).out.split())
+
+    explanations = [" ".join((field.description or "").split()) for field in params.values()]
+    assert all(explanations)
+    assert [text for text in explanations if text not in said] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("classify", "labels: list of {label: string, score: number}\n"),
+        ("classify", "labels: list of string, 2 to 1000\n"),
+        ("embed", "embedding: list of number\n"),
+        ("generate", "generations: list of {generated_text: string, finish_reason: stop | length}\n"),
+        ("generate", "messages: list of {role: system | user | assistant, content: string}, 1 to 10000\n"),
+        ("generate", "max_new_tokens (also max_tokens, max_length): integer, 1 to 1000000\n"),
+        ("generate", "top_p: number, above 0, to 1\n"),
+        ("translate", "target: string, 2 to 64 characters\n"),
+    ],
+)
+def test_nested_fields_and_bounds_are_written_out(call: Call, name: str, words: str) -> None:
+    assert f"  {words}" in call("tasks", name).out
+
+
 def test_a_submit_without_a_model_names_what_could_be_typed(call: Call, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("a\n")
 
@@ -162,11 +190,13 @@ def test_the_fetcher_runs_as_a_process_and_its_specs_are_registered(
     spec = {"name": "tiny", "path": "fake", "kind": "any", "tasks": ["embed"], "engine": "fake", "head": "embed"}
     (package / "__init__.py").touch()
     (package / "fetch.py").write_text(
-        f"import sys; print({json.dumps(json.dumps(spec))}); sys.exit(sys.argv[1] != 'demo')"
+        f"import sys; print({json.dumps(json.dumps(spec))}); sys.exit('FAILING' in __import__('os').environ)"
     )
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
 
-    fetched, failed = call("models", "fetch", "demo"), call("models", "fetch", "other")
+    fetched = call("models", "fetch", "demo")
+    monkeypatch.setenv("FAILING", "1")
+    failed = call("models", "fetch", "demo")
 
     assert fetched.code == 0, fetched.err
     assert "textmill run embed INPUT -o out.jsonl --model tiny" in fetched.out
@@ -190,6 +220,44 @@ def test_doctor_hides_secrets_and_finds_a_missing_model(
     assert f"WRONG  model mine: its folder {folder} is missing" in said.out
     assert "WRONG  redis" in said.out
     assert "ok     database" in said.out
+
+
+def test_doctor_says_which_lease_run_and_up_take(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.cli.doctor.DEVICES", "print('cpu')")
+
+    unset = call("doctor").out
+    monkeypatch.setenv("TEXTMILL_LEASE_S", "30")
+
+    assert "60.0 (20.0 under `textmill run` and `textmill up`)" in unset
+    assert "`textmill up`)" not in call("doctor").out
+
+
+def test_a_home_that_is_a_file_is_told_once(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    said = call("--home", str(tmp_path / "file"), "doctor")
+
+    assert said.code == 1
+    assert (said.out + said.err).count("is a file") == 1
+
+
+def test_the_fake_model_cannot_be_removed_nor_an_unknown_set_fetched(call: Call) -> None:
+    removed, fetched = call("models", "remove", "fake"), call("models", "fetch", "bogus")
+
+    assert "'fake' is built in and cannot be removed" in removed.err
+    assert "unknown set of models 'bogus'; known: demo" in fetched.err
+    assert removed.code == fetched.code == 1
+
+
+def test_the_sets_of_models_are_those_of_the_installer() -> None:
+    from jobs.cli import models
+    from worker import fetch
+
+    assert set(models.SETS) == set(fetch.SETS)
+
+
+def test_a_prefix_that_fits_every_job_is_told_so(call: Call) -> None:
+    assert "'job_' fits every job" in call("status", "job_").err
 
 
 def test_doctor_says_which_setting_is_wrong(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

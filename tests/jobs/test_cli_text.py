@@ -17,6 +17,7 @@ from jobs.cli.urls import hide
 from jobs.errors import UsageError
 from jobs.schemas import Counts, Job, Rate
 from jobs.states import Control, JobState
+from tests.rows import failed, ok
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -133,6 +134,22 @@ def test_the_summary_counts_failures_by_code_and_says_what_to_type_next() -> Non
     assert "3,400 tokens of 2 long items" in text
     assert "out.jsonl" in text
     assert f"textmill retry {_job().id}" in text
+
+
+def test_the_summary_says_how_many_outputs_ended_at_the_token_limit() -> None:
+    outputs = [
+        {"summary_text": "All.", "finish_reason": "stop"},
+        {"summary_text": "Only the beg", "finish_reason": "length"},
+        {"summary_text": 'He wrote {"finish_reason":"length"} down.', "finish_reason": "stop"},
+        {"generations": [{"generated_text": text, "finish_reason": "length"} for text in "ab"]},
+    ]
+    tally, nothing = Tally(), Tally()
+    for output in outputs:
+        tally.add(ok(0, output=orjson.dumps(output).decode()))
+    nothing.add(failed(0))
+
+    assert "cut     2 outputs ended at max_new_tokens" in summary(_job(), tally, "out.jsonl")
+    assert "max_new_tokens" not in summary(_job(), nothing, "out.jsonl")
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_where_it_goes_on_anyway() -> None:

@@ -1,5 +1,6 @@
 """The client: what a submit promises, and what a job's handle gives, on a real database."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -345,6 +346,37 @@ def test_a_retry_takes_what_is_not_ok_under_the_ids_it_had(any_client: Client) -
     ]
 
 
+def test_a_retry_leaves_out_what_an_earlier_retry_has_done(any_client: Client) -> None:
+    items = [f"bad {n}" if n % 4 == 0 else f"good {n}" for n in range(12)]
+    first = any_client.submit("classify", items, model="fake")
+    finish(any_client, failing="bad")
+    second = any_client.retry(first.id)
+    finish(any_client, failing="bad 8")
+
+    third = any_client.retry(first.id)
+    finish(any_client)
+
+    assert [result.custom_id for result in second.results()] == ["0", "4", "8"]
+    assert [result.custom_id for result in third.results()] == ["8"]
+    for job in (first, second, third):
+        with pytest.raises(InvalidState, match="nothing to retry"):
+            any_client.retry(job.id)
+    assert len(any_client.list()) == 3
+    assert [label(result) for result in first.latest()] == items
+
+
+def test_a_job_is_not_retried_while_a_retry_of_it_runs(client: Client) -> None:
+    first = client.submit("classify", ["bad"], model="fake")
+    finish(client, failing="bad")
+    second = client.retry(first.id)
+
+    with pytest.raises(InvalidState, match=f"{second.id}, of the same items, is queued"):
+        client.retry(first.id)
+    client.cancel(second.id)
+
+    assert client.retry(first.id).refresh().counts.total == 1
+
+
 def test_what_a_cancelled_job_has_not_done_can_be_retried(client: Client) -> None:
     handle = client.submit("classify", TEXTS, model="fake")
     chunks = claimed(client)
@@ -427,3 +459,50 @@ def test_a_client_leaves_open_what_it_was_given(settings: MakeSettings, sqlite_u
 
     assert len(store.jobs.list()) == 1
     store.close()
+
+
+def test_an_unknown_way_with_invalid_items_is_refused(client: Client) -> None:
+    with pytest.raises(InvalidParams, match="on_invalid is 'bogus'; it may be: reject, skip"):
+        client.submit("classify", ["a"], model="fake", on_invalid="bogus")  # type: ignore[arg-type]
+
+
+def test_an_unknown_status_is_refused_before_results_are_read(client: Client) -> None:
+    handle = client.submit("classify", ["a"], model="fake")
+
+    with pytest.raises(UsageError, match="unknown status 'bogus'; known: ok, error"):
+        handle.results("bogus")  # type: ignore[arg-type]
+
+
+def test_a_field_to_keep_that_is_named_twice_is_kept_once_and_one_nobody_has_is_told(client: Client) -> None:
+    handle = client.submit("classify", [{"text": "a", "lang": "de"}], model="fake", keep=["lang", "lang", "lnag"])
+
+    assert handle.refresh().keep == ("lang", "lnag")
+    assert handle.loaded is not None
+    assert handle.loaded.never_seen == ("lnag",)
+
+
+def test_the_same_key_with_another_priority_is_the_same_job(client: Client) -> None:
+    first = client.submit("classify", ["a"], model="fake", idempotency_key="k", priority=1)
+
+    again = client.submit("classify", ["a"], model="fake", idempotency_key="k", priority=2)
+
+    assert again.id == first.id
+    assert again.refresh().priority == 1
+
+
+def test_a_report_bears_its_jobs_name_one_nobody_was_told_of_goes_and_old_ones_too(
+    client: Client, settings: MakeSettings
+) -> None:
+    reports = settings().home / "reports"
+    reports.mkdir(parents=True)
+    old = reports / "refused-old.jsonl"
+    old.touch()
+    os.utime(old, (0, 0))
+    wish: dict[str, Any] = {"model": "fake", "on_invalid": "skip", "idempotency_key": "k"}
+
+    first = client.submit("classify", ["a", {}], **wish)
+    client.submit("classify", ["a", {}], **wish)
+
+    assert [path.name for path in reports.iterdir()] == [f"refused-{first.id}.jsonl"]
+    assert first.loaded is not None
+    assert first.loaded.report == str(reports / f"refused-{first.id}.jsonl")

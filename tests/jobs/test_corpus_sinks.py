@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,6 +112,56 @@ def test_the_output_has_the_rights_of_any_new_file_and_a_link_stays_a_link(tmp_p
     assert (tmp_path / "link.jsonl").is_symlink()
     rights = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "real.jsonl")]
     assert rights[0] == rights[1]
+
+
+def test_a_replaced_output_keeps_its_rights(tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl").touch(mode=0o600)
+
+    with open_sink(tmp_path / "out.jsonl") as sink:
+        sink.write(OK)
+        during = [stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob(".*.part")]
+
+    assert during == [0o600]
+    assert stat.S_IMODE((tmp_path / "out.jsonl").stat().st_mode) == 0o600
+
+
+def test_checking_removes_what_a_killed_process_left_and_nothing_that_is_still_written(tmp_path: Path) -> None:
+    left = tmp_path / ".out.jsonl.0123456789ab.part"
+    left.write_text("half")
+    (tmp_path / ".out.jsonl.notes.part").write_text("somebody's own")
+
+    with open_sink(tmp_path / "out.jsonl") as other:
+        other.write(OK)
+        open_sink(tmp_path / "out.jsonl").check()
+
+    assert left_behind(tmp_path) == [".out.jsonl.notes.part", "out.jsonl"]
+
+
+def test_a_name_as_long_as_names_may_be_can_be_written(tmp_path: Path) -> None:
+    name = "ж" * 124 + ".jsonl"
+
+    with open_sink(tmp_path / name) as sink:
+        sink.write(OK)
+
+    assert left_behind(tmp_path) == [name]
+
+
+def test_checking_a_pipe_does_not_wait_for_its_reader(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    open_sink(tmp_path / "pipe").check()
+
+
+def test_closed_standard_output_is_known_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+
+    with pytest.raises(OutputError, match="standard output is closed"):
+        open_sink("-").check()
+
+
+def test_a_folder_of_any_name_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is a folder; name a file"):
+        open_sink(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["missing/out.jsonl", "file/out.jsonl", "folder.jsonl", "n" * 300 + ".jsonl"])

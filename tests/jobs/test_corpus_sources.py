@@ -1,5 +1,6 @@
 """Sources: what files of each format give, and what is said of files that cannot be read."""
 
+import errno
 import io
 import os
 import sys
@@ -151,6 +152,92 @@ def test_files_larger_than_a_line_may_be_and_odd_names_are_problems_of_their_own
     assert found == [(1, "line_too_long"), (2, {"custom_id": "b.txt", "text": "fine"}), (3, "invalid_text")]
 
 
+def test_what_cannot_be_read_in_a_folder_is_a_problem_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, "docs/a.txt", b"first")
+    written(tmp_path, "docs/locked/b.txt", b"second")
+    written(tmp_path, "docs/z.txt", b"third")
+    os.mkfifo(tmp_path / "docs" / "pipe.txt")
+    (tmp_path / "docs" / "loop.txt").symlink_to("loop.txt")
+    _lock(tmp_path / "docs" / "locked", monkeypatch)
+
+    source = open_source(tmp_path / "docs")
+    fingerprint = source.fingerprint()
+    lines = list(source)
+
+    assert fingerprint is not None
+    assert [line for _, line in lines if isinstance(line, bytes)] == [
+        b'{"custom_id":"a.txt","text":"first"}',
+        b'{"custom_id":"z.txt","text":"third"}',
+    ]
+    assert [line.message for _, line in lines if isinstance(line, Problem)] == [
+        "loop.txt: Too many levels of symbolic links",
+        "pipe.txt: not a regular file",
+        "locked: Permission denied",
+    ]
+
+
+def test_a_folder_that_changes_under_its_fingerprint_is_refused(tmp_path: Path) -> None:
+    written(tmp_path, "docs/a.txt", b"a")
+    source = open_source(tmp_path / "docs")
+
+    source.fingerprint()
+    written(tmp_path, "docs/b.txt", b"b")
+
+    with pytest.raises(InvalidInput, match="the folder was changed while it was read"):
+        list(source)
+
+
+def test_a_named_format_stands_for_any_suffix_and_for_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, "a.log", b"text\nb\n")
+    piped = io.TextIOWrapper(io.BytesIO(b"text\nc\n"))
+    monkeypatch.setattr(sys, "stdin", piped)
+
+    source = open_source([path, "-"], form="csv")
+
+    assert source.fingerprint() is None
+    assert items(source) == [(2, {"text": "b"}), (4, {"text": "c"})]
+    with pytest.raises(InvalidInput, match="unknown format 'xml'; known: csv, jsonl, text"):
+        open_source(path, form="xml")
+
+
+def test_empty_cells_of_the_items_own_columns_stand_for_none_and_params_are_json(tmp_path: Path) -> None:
+    content = b'text,custom_id,params\na,,\nb,x,"{""top_k"": 2}"\nc,y,quick\nd,z,[1]\n'
+    path = written(tmp_path, "a.csv", content)
+
+    source = open_source(path)
+
+    assert items(source) == [
+        (2, {"text": "a"}),
+        (3, {"text": "b", "custom_id": "x", "params": {"top_k": 2}}),
+        (4, "invalid_params"),
+        (5, "invalid_params"),
+    ]
+    assert "column 'params' holds 'quick'" in problem(source).message
+
+
+def test_every_line_without_an_id_in_the_named_field_is_a_problem_of_its_own(tmp_path: Path) -> None:
+    lines = written(tmp_path, "a.jsonl", b'{"text":"a","nr":null}\n{"text":"b","nr":7}\n{"text":"c","nr":""}\n')
+    table = written(tmp_path, "a.csv", b"text,nr\na,\nb,7\n")
+
+    from_lines, from_table = open_source(lines, id_field="nr"), open_source(table, id_field="nr")
+
+    assert [line for _, line in items(from_lines)] == [
+        "invalid_id",
+        {"text": "b", "nr": 7, "custom_id": "7"},
+        "invalid_id",
+    ]
+    assert problem(from_lines).message == "field 'nr' is null, so the item has no id"
+    assert [line for _, line in items(from_table)] == ["invalid_id", {"text": "b", "nr": "7", "custom_id": "7"}]
+
+
+def test_one_cell_is_no_cells(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.csv", b"text,b\nx\n")
+
+    assert problem(open_source(path)).message == "1 cell where the header names 2 columns"
+
+
 def test_a_line_over_the_limit_is_passed_over_without_being_held(tmp_path: Path) -> None:
     path = written(tmp_path, "a.jsonl", b'"a"\n"' + b"x" * 3_000_000 + b'"\n"b"\n')
     exact = written(tmp_path, "b.jsonl", b'"' + b"x" * 1998 + b'"\r\n"' + b"x" * 1999 + b'"')
@@ -286,3 +373,15 @@ def test_an_item_that_is_no_json_is_a_problem_of_its_own(item: object, code: str
 def test_one_item_in_place_of_many_is_refused(given: object) -> None:
     with pytest.raises(InvalidInput, match="give a list of items"):
         ItemSource(given, "text")  # type: ignore[arg-type]
+
+
+def _lock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the folder might not be read; its mode alone would not keep root out."""
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)

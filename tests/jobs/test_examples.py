@@ -2,6 +2,7 @@
 
 import csv
 import json
+import runpy
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,6 +116,20 @@ def test_every_sentence_has_a_reference_of_its_own() -> None:
     references = {row["reference_de"] for row in rows if row["reference_de"] != row["text"]}
 
     assert len(references) == len(rows)
+
+
+def test_the_demo_says_how_many_of_its_texts_were_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    say_cut = runpy.run_path(str(EXAMPLES / "demo.py"))["_say_cut"]
+    reasons = ["length", "stop", "length"]
+
+    say_cut([{"output": {"summary_text": "a", "finish_reason": reason}} for reason in reasons])
+    say_cut([{"output": {"generations": [{"generated_text": "a", "finish_reason": reason}]}} for reason in reasons[:2]])
+    say_cut([{"output": {"translation_text": "a", "finish_reason": "stop"}}])
+
+    told = " ".join(capsys.readouterr().out.split())
+    assert "2 of 3 ended at the limit of tokens" in told
+    assert "1 of 2 ended at the limit of tokens" in told
+    assert told.count("ended at") == 2
 
 
 def test_the_readme_names_every_file() -> None:

@@ -161,7 +161,9 @@ def test_no_line_whatsoever_harms_its_neighbours(lines: list[bytes], tmp_path_fa
     [
         (b'{"text": "a"', "malformed_json", "unexpected end"),
         (b"{'text': 'a'}", "malformed_json", ""),
-        (b'{"text": NaN}', "malformed_json", ""),
+        (b'{"text": NaN}', "malformed_json", "NaN is no JSON number, at column 10"),
+        (b'{"text": "\xc3\xa4", "x": -Infinity}', "malformed_json", "Infinity is no JSON number"),
+        (b'{"text": Naan}', "malformed_json", "unexpected character"),
         (b'{"text": "a", "x": ' + b"9" * 5000 + b"}", "malformed_json", "number"),
         (DEEP, "malformed_json", "depth"),
         (b'{"text": "a", "kept": ' + b"[" * 300 + b"]" * 300 + b"}", "invalid_field", "nested too deeply"),

@@ -84,6 +84,27 @@ def test_a_sentence_encoder_is_known_by_its_modules_and_keeps_its_limit(make_mod
 
 
 @pytest.mark.parametrize(
+    ("architecture", "config", "sizes"),
+    [
+        ("BertModel", {"hidden_size": 384, "max_position_embeddings": 512}, (384, None)),
+        ("DistilBertModel", {"dim": 768}, (768, None)),
+        ("BertForSequenceClassification", {"hidden_size": 384}, (None, None)),
+        ("LlamaForCausalLM", {"hidden_size": 576, "max_position_embeddings": 8192}, (None, 8192)),
+        ("GPT2LMHeadModel", {"n_positions": 1024}, (None, 1024)),
+        ("Gemma3ForCausalLM", {"text_config": {"max_position_embeddings": 32}, "n_positions": 7}, (None, 32)),
+        ("LlamaForCausalLM", {"max_position_embeddings": "many"}, (None, None)),
+        ("LlamaForCausalLM", {}, (None, None)),
+    ],
+)
+def test_a_configuration_tells_the_sizes_that_params_are_checked_against(
+    make_model: MakeModel, architecture: str, config: dict[str, Any], sizes: tuple[int | None, int | None]
+) -> None:
+    spec = inspect(make_model(**{"config.json": {"architectures": [architecture], **config}}))
+
+    assert (spec.dimensions, spec.context_tokens) == sizes
+
+
+@pytest.mark.parametrize(
     ("files", "said"),
     [
         ({"config.json": None}, r"no config\.json; it has model\.safetensors"),
@@ -239,6 +260,23 @@ def test_params_that_do_not_fit_the_model_are_refused(registry: Registry, make_m
     with pytest.raises(InvalidParams, match="top_k"):
         registry.check(find("classify"), "llama", {"labels": ["a", "b"], "top_k": -1})
     assert registry.check(find("classify"), "llama", {"labels": ["a", "b"]}).name == "llama"
+
+
+def test_params_beyond_the_models_sizes_are_refused(registry: Registry, make_model: MakeModel) -> None:
+    bert = {"architectures": ["BertModel"], "hidden_size": 384}
+    llama = {"architectures": ["LlamaForCausalLM"], "max_position_embeddings": 8192}
+    registry.add(inspect(make_model(name="bert", **{"config.json": bert})))
+    registry.add(inspect(make_model(name="llama", **{"config.json": llama})))
+    registry.add(registry.get("llama").model_copy(update={"name": "short", "max_input_tokens": 512}))
+
+    registry.check(find("embed"), "bert", {"dimensions": 384})
+    with pytest.raises(InvalidParams, match="5000 is more than the 384 that the model has"):
+        registry.check(find("embed"), "bert", {"dimensions": 5000})
+    registry.check(find("generate"), "llama", {"max_new_tokens": 8191})
+    with pytest.raises(InvalidParams, match="context is 8192 tokens"):
+        registry.check(find("generate"), "llama", {"max_new_tokens": 100_000})
+    with pytest.raises(InvalidParams, match="context is 512 tokens"):
+        registry.check(find("generate"), "short", {"max_tokens": 512})
 
 
 def test_the_only_model_of_a_task_need_not_be_named(registry: Registry, make_model: MakeModel) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import InvalidSettings
+from jobs.local.process import environment
 from jobs.settings import load_settings
 
 
@@ -62,3 +63,26 @@ def test_home_may_begin_with_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("HOME", str(tmp_path))
 
     assert load_settings(home="~/mill").home == tmp_path / "mill"
+
+
+@pytest.mark.parametrize("queues", [("one",), ("fast", "slow")])
+def test_a_child_process_reads_the_same_queues(monkeypatch: pytest.MonkeyPatch, queues: tuple[str, ...]) -> None:
+    handed_on = environment(load_settings(queues=queues))
+
+    monkeypatch.setenv("TEXTMILL_QUEUES", handed_on["TEXTMILL_QUEUES"])
+
+    assert load_settings().queues == queues
+
+
+def test_a_redis_url_of_another_scheme_is_refused_without_repeating_its_password() -> None:
+    with pytest.raises(InvalidSettings, match="redis_url: a Redis URL begins with redis:// or rediss://") as caught:
+        load_settings(redis_url="http://:hush@cache")
+
+    assert "hush" not in str(caught.value)
+
+
+def test_a_home_that_is_a_file_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(InvalidSettings, match="file is a file; the home is a folder"):
+        load_settings(home=tmp_path / "file")

@@ -7,7 +7,7 @@ import pytest
 from jobs.errors import UnknownJob
 from jobs.models import ModelSpec
 from jobs.schemas import Usage
-from jobs.store import Store
+from jobs.store import Store, results, retries
 from jobs.store.values import ResultRow, Save
 from tests.rows import block, claim, done, failed, loading_job, ok, queued_job, run_dry
 
@@ -66,7 +66,7 @@ def test_retries_are_laid_over_the_first_job(store: Store) -> None:
     retried = [ok(0, custom_id="1"), failed(1)._replace(custom_id="3"), ok(2, custom_id="4")]
     store.chunks.save([Save(again.chunk_id, again.token, retried, True)])
 
-    by_either = [list(store.results.latest(job.id)) for job in (first, retry)]
+    by_either = [list(store.retries.latest(job.id)) for job in (first, retry)]
 
     assert by_either[0] == by_either[1]
     assert [(found.seq, found.custom_id, found.status) for found in by_either[0]] == [
@@ -78,13 +78,69 @@ def test_retries_are_laid_over_the_first_job(store: Store) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("tries", "outcome"),
+    [
+        (("error", "ok", "error"), ("ok", 1)),
+        (("error", "ok", "ok"), ("ok", 2)),
+        (("error", "error", "error"), ("error", 2)),
+        (("ok", "error", "error"), ("ok", 0)),
+        (("ok", "ok", "error"), ("ok", 1)),
+    ],
+)
+def test_an_ok_result_beats_an_error_and_among_equals_the_newest_counts(
+    store: Store, tries: tuple[str, ...], outcome: tuple[str, int]
+) -> None:
+    first = None
+    for number, status in enumerate(tries):
+        job = loading_job(store, retry_of=first)
+        first = first or job.id
+        store.jobs.append(job.id, [block(0, 1, lines=[b'{"text":"x","custom_id":"a"}'])])
+        store.jobs.seal(job.id)
+        (held,) = claim(store)
+        row = ok(0) if status == "ok" else failed(0)
+        row = row._replace(custom_id="a", tokens_in=number)
+        store.chunks.save([Save(held.chunk_id, held.token, [row], True)])
+
+    (found,) = store.retries.latest(first or "")
+
+    assert (found.status, found.usage.input_tokens) == outcome
+
+
+def test_retries_in_any_order_are_laid_over_page_by_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "PAGE", 7)
+    monkeypatch.setattr(results, "PAGE", 5)
+    first = queued_job(store, 60, per_chunk=60)
+    held = claim(store)[0]
+    store.chunks.save([Save(held.chunk_id, held.token, [failed(seq) for seq in range(0, 60, 2)], False)])
+    store.jobs.cancel(first.id)
+    again = loading_job(store, retry_of=first.id)
+    names = [str(seq) for seq in range(59, 0, -1)]
+    lines = [b'{"text":"x","custom_id":"%s"}' % name.encode() for name in names]
+    store.jobs.append(again.id, [block(0, 59, per_chunk=59, lines=lines)])
+    store.jobs.seal(again.id)
+    (held,) = claim(store)
+    rows = [
+        ok(seq, custom_id=name) if int(name) % 3 else failed(seq)._replace(custom_id=name)
+        for seq, name in enumerate(names)
+    ]
+    store.chunks.save([Save(held.chunk_id, held.token, rows, True)])
+
+    latest = list(store.retries.latest(first.id))
+    left = [seq for seq, _ in store.retries.open_lines(first.id)]
+
+    assert [(found.seq, found.custom_id) for found in latest] == [(seq, str(seq)) for seq in range(60)]
+    assert [found.seq for found in latest if found.status == "error"] == list(range(0, 60, 3))
+    assert left == list(range(0, 60, 3))
+
+
 def test_a_job_without_retries_is_its_own_latest(store: Store) -> None:
     job = queued_job(store, 12)
     run_dry(store)
 
-    assert [found.seq for found in store.results.latest(job.id)] == list(range(12))
+    assert [found.seq for found in store.retries.latest(job.id)] == list(range(12))
     with pytest.raises(UnknownJob):
-        store.results.latest("job_" + "0" * 32)
+        store.retries.latest("job_" + "0" * 32)
 
 
 def test_check_names_what_is_wrong(store: Store) -> None:

@@ -73,7 +73,17 @@ def test_an_unknown_parameter_is_named_with_the_one_that_was_meant() -> None:
         ("generate", {"top_p": 1.5}, "parameter 'top_p': Input should be less than or equal to 1 (given 1.5)"),
         ("generate", {"top_p": 0}, "parameter 'top_p': Input should be greater than 0 (given 0)"),
         ("generate", {"n": 0}, "parameter 'n': Input should be greater than or equal to 1 (given 0)"),
-        ("generate", {"n": True}, "parameter 'n': true and false are not allowed here (given True)"),
+        ("generate", {"n": True}, "parameter 'n': Input should be a valid integer (given True)"),
+        (
+            "generate",
+            {"max_new_tokens": "12"},
+            "parameter 'max_new_tokens': Input should be a valid integer (given '12')",
+        ),
+        ("generate", {"temperature": "0.5"}, "parameter 'temperature': Input should be a valid number (given '0.5')"),
+        ("generate", {"temperature": True}, "parameter 'temperature': Input should be a valid number (given True)"),
+        ("embed", {"normalize": "yes"}, "parameter 'normalize': Input should be a valid boolean (given 'yes')"),
+        ("embed", {"normalize": 1}, "parameter 'normalize': Input should be a valid boolean (given 1)"),
+        ("classify", {"top_k": "2"}, "parameter 'top_k': Input should be a valid integer (given '2')"),
         ("generate", {"max_new_tokens": "many"}, "parameter 'max_new_tokens'"),
         ("generate", {"max_new_tokens": 1.5}, "(given 1.5)"),
         ("generate", {"seed": 2**63}, "parameter 'seed'"),
@@ -83,8 +93,19 @@ def test_an_unknown_parameter_is_named_with_the_one_that_was_meant() -> None:
         ("generate", {"long_text": "split"}, "Input should be 'truncate' or 'error' (given 'split')"),
         ("generate", {"min_new_tokens": 9, "max_tokens": 3}, "min_new_tokens 9 is above max_new_tokens 3"),
         ("generate", {"n": 3, "num_beams": 2}, "n 3 is above num_beams 2"),
+        ("generate", {"n": 2, "num_beams": 1, "temperature": 0}, "all texts would be the same"),
         ("generate", {"response_format": {"type": "json_object"}}, "response_format is not supported yet"),
-        ("generate", {"max_tokens": 3, "max_new_tokens": 4}, "is given twice: it is another name of 'max_new_tokens'"),
+        (
+            "generate",
+            {"max_length": 3, "max_new_tokens": 4},
+            "parameter 'max_new_tokens' is given twice: as 'max_length' and as 'max_new_tokens'",
+        ),
+        ("generate", {"max_length": 3, "max_tokens": 4}, "is given twice: as 'max_length' and as 'max_tokens'"),
+        (
+            "classify",
+            {"labels": "a,b"},
+            """parameter 'labels': Input should be a list, in JSON: ["one", "two"] (given 'a,b')""",
+        ),
         ("classify", {"long_text": "cut"}, "'truncate', 'split' or 'error' (given 'cut')"),
         ("classify", {"labels": ["a"]}, "parameter 'labels'"),
         ("classify", {"labels": ["a", "a"]}, "label 'a' is given twice"),
@@ -119,10 +140,12 @@ def test_other_names_of_parameters_are_accepted() -> None:
     assert params.sampling.max_new_tokens == 7
 
 
-def test_numbers_may_come_as_text_from_a_command_line() -> None:
-    params = tasks.validate_params(tasks.find("generate"), {"max_new_tokens": "12", "temperature": "0.5"})
+def test_a_whole_number_is_a_number_and_a_list_may_be_a_tuple() -> None:
+    params = tasks.validate_params(tasks.find("generate"), {"temperature": 1, "stop": ["a"]})
+    labelled = tasks.validate_params(tasks.find("classify"), {"labels": ("a", "b"), "threshold": 0})
 
-    assert (params.max_new_tokens, params.temperature) == (12, 0.5)
+    assert (params.temperature, params.stop) == (1.0, ("a",))
+    assert (labelled.labels, labelled.threshold) == (("a", "b"), 0.0)
 
 
 def test_an_items_params_lie_over_the_jobs() -> None:
@@ -162,7 +185,7 @@ def test_what_is_wrong_with_an_item_is_told_in_a_line_each() -> None:
     lines = tasks.explain(caught.value)  # type: ignore[arg-type]
     assert lines[0] == "0.prompt: Input should be a valid string (given 1)"
     assert lines[1] == "1: either 'prompt' or 'messages' is needed, and not both (given {})"
-    assert lines[2].startswith("2.messages.0.role: Input should be 'system', 'user' or 'assistant'")
+    assert lines[2:] == ["2.messages.0.role: Input should be 'system', 'user' or 'assistant' (given 'boss')"]
 
 
 @pytest.mark.parametrize(

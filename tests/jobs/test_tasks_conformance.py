@@ -8,7 +8,7 @@ import pytest
 
 from jobs import tasks
 from jobs.errors import InvalidParams, ItemError, ItemErrorCode
-from jobs.tasks.base import Kind
+from jobs.tasks.base import Known
 from tests.jobs.task_runs import KINDS, PARAMS, Codec, run
 
 LONG = " ".join(f"Sentence number {number} is here." for number in range(20))
@@ -124,24 +124,61 @@ def test_the_check_at_submit_agrees_with_the_model(task: str, kind: str) -> None
     found = tasks.find(task)
     params = tasks.validate_params(found, {**PARAMS.get(task, {}), **needed(task, kind)})
 
-    found.check(params, KINDS[kind][0])
+    found.check(params, Known(KINDS[kind][0]))
 
     assert KINDS[kind][0] in found.kinds
 
 
 @pytest.mark.parametrize(
-    ("task", "params", "kind", "head", "said"),
+    ("task", "params", "model", "said"),
     [
-        ("classify", {"labels": ["a", "b"]}, "encoder", "classify", "the model has labels of its own"),
-        ("classify", {}, "causal", None, "'labels' is needed"),
-        ("classify", {}, "encoder", "embed", "'labels' is needed"),
-        ("translate", {}, "causal", None, "'target' is needed"),
+        ("classify", {"labels": ["a", "b"]}, Known("encoder", "classify"), "the model has labels of its own"),
+        ("classify", {}, Known("causal"), "'labels' is needed"),
+        ("classify", {}, Known("encoder", "embed"), "'labels' is needed"),
+        ("embed", {"dimensions": 385}, Known("encoder", dimensions=384), "'dimensions': 385 is more than the 384 that"),
+        ("translate", {}, Known("causal"), "'target' is needed"),
+        ("translate", {"target": "xx"}, Known("causal"), "target language 'xx' is not known: give an ISO 639-1 code"),
+        ("translate", {"target": "de", "source": "xx"}, Known("causal"), "source language 'xx' is not known"),
+        (
+            "translate",
+            {"target": "de"},
+            Known("causal", prompts={"translate": "{source} to {target}: {text}"}),
+            "'source' is needed",
+        ),
+        *(
+            (task, {**PARAMS.get(task, {}), name: 64}, Known("causal", context_tokens=64), words)
+            for task in ("generate", "summarize", "translate")
+            for name, words in (
+                (
+                    "max_new_tokens",
+                    "'max_new_tokens': 64 leaves no room for a prompt: the model's context is 64 tokens",
+                ),
+                ("min_new_tokens", "'min_new_tokens': 64 leaves no room for a prompt"),
+            )
+        ),
     ],
 )
 def test_params_that_no_item_could_run_with_are_refused_at_submit(
-    task: str, params: dict[str, Any], kind: Kind, head: Any, said: str
+    task: str, params: dict[str, Any], model: Known, said: str
 ) -> None:
     found = tasks.find(task)
 
     with pytest.raises(InvalidParams, match=said):
-        found.check(tasks.validate_params(found, params), kind, head)
+        found.check(tasks.validate_params(found, params), model)
+
+
+@pytest.mark.parametrize(
+    ("task", "params", "model"),
+    [
+        ("embed", {"dimensions": 384}, Known("encoder", dimensions=384)),
+        ("embed", {"dimensions": 5000}, Known("encoder")),
+        ("generate", {"max_new_tokens": 63}, Known("causal", context_tokens=64)),
+        ("generate", {"max_new_tokens": 10**6}, Known("causal")),
+        ("translate", {"target": "xx"}, Known("causal", prompts={"translate": "Into Elvish: {text}"})),
+        ("translate", {"target": "xx"}, Known("seq2seq")),
+    ],
+)
+def test_what_fits_or_is_not_known_is_not_refused_at_submit(task: str, params: dict[str, Any], model: Known) -> None:
+    found = tasks.find(task)
+
+    found.check(tasks.validate_params(found, params), model)

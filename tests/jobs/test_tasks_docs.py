@@ -22,25 +22,32 @@ def rows(title: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def documented(title: str) -> dict[str, tuple[set[str], str, str]]:
-    """Other names, default and what is allowed, by parameter."""
+def documented(title: str) -> dict[str, tuple[set[str], str, str, str]]:
+    """Other names, default, what is allowed and what it does, by parameter."""
     found = {}
-    for names, default, allowed, _ in rows(title):
+    for names, default, allowed, does in rows(title):
         name, *others = re.findall(r"`(\w+)`", names)
-        found[name] = (set(others), default, allowed)
+        found[name] = (set(others), default, allowed, does)
     return found
 
 
-def declared(schema: type[Params], names: list[str]) -> dict[str, tuple[set[str], str, str]]:
+def declared(schema: type[Params], names: list[str]) -> dict[str, tuple[set[str], str, str, str]]:
     properties = schema.model_json_schema()["properties"]
     return {
         name: (
             {other for other, own in schema.other_names.items() if own == name},
             f"`{json.dumps(properties[name]['default'])}`",
             allowed(properties[name]),
+            explained(properties[name]),
         )
         for name in names
     }
+
+
+def explained(schema: dict[str, Any]) -> str:
+    """A property's explanation, as a cell of a table has it."""
+    said = " ".join(schema["description"].split()).rstrip(".")
+    return said[0].lower() + said[1:]
 
 
 def allowed(schema: dict[str, Any]) -> str:

@@ -16,6 +16,10 @@ def said(text: str) -> Generated:
     return Generated((Sample(text, "stop"),))
 
 
+def cut(text: str) -> Generated:
+    return Generated((Sample(text, "length"),))
+
+
 def asked_first(rounds: Any) -> Generate:
     request = rounds[0].requests[0]
     assert isinstance(request, Generate)
@@ -143,10 +147,34 @@ def test_length_is_tokens_for_an_encoder_and_words_in_a_prompt() -> None:
     _, limited = run("summarize", "a text", Codec("seq2seq"), {"length": "long", "max_tokens": 50})
 
     assert asked_first(own).sampling.max_new_tokens is None
-    assert (asked_first(seq2seq).sampling.min_new_tokens, asked_first(seq2seq).sampling.max_new_tokens) == (5, 60)
-    assert asked_first(chat).sampling.max_new_tokens == 400
+    assert (asked_first(seq2seq).sampling.min_new_tokens, asked_first(seq2seq).sampling.max_new_tokens) == (5, 128)
+    assert asked_first(chat).sampling.max_new_tokens == 800
     assert "several paragraphs" in repr(asked_first(chat).messages)
     assert (asked_first(limited).sampling.min_new_tokens, asked_first(limited).sampling.max_new_tokens) == (50, 50)
+
+
+@pytest.mark.parametrize(("task", "field"), [("summarize", "summary_text"), ("translate", "translation_text")])
+def test_a_text_that_ends_at_the_token_limit_says_so(task: str, field: str) -> None:
+    whole, _ = run(task, "a text", Codec("seq2seq"), {}, lambda request: said("All of it."))
+    short, _ = run(task, "a text", Codec("seq2seq"), {}, lambda request: cut("Only the beg"))
+
+    assert whole.model_dump(include={field, "finish_reason"}) == {field: "All of it.", "finish_reason": "stop"}
+    assert short.model_dump(include={field, "finish_reason"}) == {field: "Only the beg", "finish_reason": "length"}
+
+
+@pytest.mark.parametrize("task", ["summarize", "translate"])
+@pytest.mark.parametrize("part", [0, 1, None])
+def test_a_text_is_not_whole_when_any_part_of_it_was_cut(task: str, part: int | None) -> None:
+    seen: list[Request] = []
+
+    def answers(request: Request) -> Generated:
+        seen.append(request)
+        return cut("Half a") if len(seen) - 1 == part else said("Whole.")
+
+    output, (asked, *_) = run(task, sentences(20), Codec("seq2seq", limit=40), {}, answers)
+
+    assert len(asked.requests) == 2
+    assert output.finish_reason == ("stop" if part is None else "length")
 
 
 @pytest.mark.parametrize(
@@ -226,7 +254,18 @@ def test_a_text_whose_translation_would_not_fit_the_answer_is_translated_in_part
 
     assert len(whole.requests) == 1
     assert len(limited.requests) == len(limited.weights) > 1
-    assert max(limited.weights) <= 24
+    assert max(limited.weights) <= 20
+
+
+def test_a_models_own_longest_answer_bounds_the_parts_of_a_translation() -> None:
+    codec = Codec("multilingual", limit=1000)
+    codec.in_force = {"max_new_tokens": 40}
+
+    _, (asked,) = run("translate", sentences(20), codec, {})
+    _, (roomy,) = run("translate", sentences(20), codec, {"max_new_tokens": 400})
+
+    assert max(asked.weights) <= 20
+    assert len(roomy.requests) == 1
 
 
 # ----- generate ------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from jobs.models import Registry
 from jobs.settings import Settings
 from jobs.store import Store
 from worker.devices import Device
+from worker.meter import Meter
 from worker.residency import Residency
 from worker.shift import Shift
 from worker.watchdog import Watchdog
@@ -46,6 +47,7 @@ def make_shift(store: Store, settings: Callable[..., Settings], residency: Resid
             settings=settings(**{"lease_s": 10.0, **overrides}),
             residency=residency,
             watchdog=Watchdog(lambda reason: None, leave),
+            meter=Meter(),
             worker_id=worker_id,
             queues=queues,
         )

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 import orjson
 import pytest
@@ -108,6 +109,19 @@ def test_a_long_text_is_split_cut_or_refused_as_the_params_say(store: Store, mak
     assert all(all_results(store, job_id)[0].status == "ok" for job_id in job_ids.values())
 
 
+def test_an_instruction_that_leaves_no_room_is_refused_with_the_numbers(store: Store, make_shift: MakeShift) -> None:
+    job_id = submit(store, ["a text"], task="summarize", params={"prompt": "word " * 600 + "{text}"})
+
+    make_shift().run()
+
+    (found,) = all_results(store, job_id)
+    assert found.error is not None
+    assert found.error.code == "too_long"
+    assert found.error.message == (
+        "what stands beside the text leaves no room for any of it: 602 tokens; the model takes at most 512"
+    )
+
+
 def test_a_summary_of_a_long_text_takes_a_further_round(store: Store, make_shift: MakeShift) -> None:
     long = " ".join(f"word{n}" for n in range(2000))
     job_id = submit(store, [long, "short text"], task="summarize")
@@ -187,6 +201,30 @@ def test_a_suspect_chunk_runs_with_nothing_else_in_flight(store: Store, make_shi
     spans = rows(store, "SELECT started_at, finished_at, crashes FROM chunks")
     suspects = [span for span in spans if span[2]]
     assert len(suspects) == 3
+
+
+def test_a_suspect_is_put_back_however_long_the_database_is_away(
+    store: Store, make_shift: MakeShift, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = submit(store, 40, per_chunk=10, model=model(store, delay_s=0.01))
+    store._db.write(lambda connection: connection.exec_driver_sql("UPDATE chunks SET crashes = 1 WHERE seq_lo = 10"))
+    answers, release = iter([StoreUnavailable("the database is away")] * 2), store.chunks.release
+    tries: list[bool] = []
+
+    def shaky(*given: Any, **named: Any) -> dict[int, int]:
+        away = next(answers, None)
+        tries.append(away is None)
+        if away is not None:
+            raise away
+        return release(*given, **named)
+
+    monkeypatch.setattr(store.chunks, "release", shaky)
+
+    make_shift().run()
+
+    assert tries == [False, False, True]
+    check(store, job_id)
+    assert sorted(column(store, "SELECT crashes + errors FROM chunks")) == [0, 0, 0, 1]
 
 
 def test_a_long_chunk_saves_as_it_goes(store: Store, make_shift: MakeShift) -> None:

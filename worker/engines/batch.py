@@ -192,19 +192,19 @@ class BatchModel:
             self._tokens += sum(batch.costs)
             return []
         self._budget.was_not_to_blame()
-        return self._failed(batch, f"out of memory with this item alone ({item.encoded.length} tokens)")
+        text = f"out of memory with this item alone ({item.encoded.length} tokens)"
+        return self._failed(batch, ItemErrorCode.TOO_LONG, text)
 
     def _went_wrong(self, batch: "_Batch", error: Exception) -> list[tuple[Key, Outcome]]:
         self._stats["failed_batches"] += 1
         if len(batch.work) == 1:
-            return self._failed(batch, f"{type(error).__name__}: {error}"[:2000])
+            return self._failed(batch, ItemErrorCode.MODEL_ERROR, f"{type(error).__name__}: {error}"[:2000])
         middle = len(batch.work) // 2
         self._put_back(self._batch(batch.work[:middle]), self._batch(batch.work[middle:]))
         return []
 
-    def _failed(self, batch: "_Batch", text: str) -> list[tuple[Key, Outcome]]:
-        tokens = batch.work[0].encoded.length
-        return self._finished(batch, [Failed(ItemErrorCode.MODEL_ERROR, text, input_tokens=tokens)])
+    def _failed(self, batch: "_Batch", code: ItemErrorCode, text: str) -> list[tuple[Key, Outcome]]:
+        return self._finished(batch, [Failed(code, text, input_tokens=batch.work[0].encoded.length)])
 
     def _finished(self, batch: "_Batch", outcomes: Sequence[Outcome]) -> list[tuple[Key, Outcome]]:
         keys = list(map(_KEY, batch.work))

@@ -308,7 +308,7 @@ def _generate(request: Generate) -> Outcome:
 def _sample(request: Generate, index: int) -> Sample:
     """Words of the text, drawn by a number that depends on text, language and, when sampling, on seed and sample."""
     words = _source(request).split() or ["nothing"]
-    drawn = f"{request.seed}/{index}" if request.sampling.temperature else ""
+    drawn = f"{request.seed}/{index}" if request.sampling.temperature or index else ""
     number = crc32(_bytes(f"{_source(request)}\0{request.source_language}\0{request.target_language}\0{drawn}"))
     most = request.sampling.max_new_tokens or NEW_TOKENS
     wished = max(number % 24 + 1, request.sampling.min_new_tokens or 0)

@@ -15,6 +15,7 @@ from worker.engines.base import Encoded, EngineCodec, Model, OutOfMemory, Room, 
 from worker.engines.batch import BatchModel, kind_of
 from worker.engines.torch import loading
 from worker.engines.torch.causal import CausalCodec, CausalNet
+from worker.engines.torch.causal_model import with_loop
 from worker.engines.torch.encoder import EncoderCodec
 from worker.engines.torch.encoder_net import EncoderNet
 from worker.engines.torch.generation import Ask
@@ -23,6 +24,7 @@ from worker.engines.torch.memory import device_of, errors_mapped, memory_of, rec
 from worker.engines.torch.sentences import sentences_of
 from worker.engines.torch.seq2seq import Seq2SeqCodec, Seq2SeqNet
 from worker.engines.torch.seq2seq_model import with_strands
+from worker.engines.torch.siblings import fuse
 from worker.packing import PADDED
 
 LOOP_ROWS = (32, 128)
@@ -81,13 +83,17 @@ ENGINE = TorchEngine
 
 
 def _loaded(model: Any, codec: EncoderCodec | CausalCodec | Seq2SeqCodec, device: torch.device, room: Room) -> Model:
-    if not isinstance(codec, Seq2SeqCodec) or device.type != "cpu":
+    if isinstance(codec, EncoderCodec) or device.type != "cpu":
         loaded = TorchModel(model, codec, device, room)
         loaded.warm_up()
         return loaded
+    if isinstance(codec, CausalCodec):
+        fuse(model)
     quick = quicken(model, rows=LOOP_ROWS)
     plain = TorchModel(model, codec, device, room)
     plain.warm_up()
+    if isinstance(codec, CausalCodec):
+        return with_loop(model, codec, room, plain=plain, cost=_cost, exact=quick.exact)
     return with_strands(model, codec, room, plain=plain, cost=_cost, quick=quick)
 
 

@@ -65,12 +65,18 @@ def plan(base: Any, ask: Ask) -> Plan:
 
 
 def ask(base: Any, request: Generate, ids: list[int], *, most: int, length: int, target: int | None = None) -> Ask:
-    """The row that a request is. Raises ItemError when it asks for more samples than beams."""
+    """The row that a request is. Raises ItemError when it asks for more samples than there are different ones."""
     wished = copy.copy(base)
     _lay_over(wished, request.sampling)
     beams, drawn = wished.num_beams or 1, bool(wished.do_sample)
     if beams > 1 and request.n > beams:
         raise ItemError(ItemErrorCode.INVALID_ITEM, f"n={request.n} asked of a search with {beams} beams")
+    if request.n > 1 and beams == 1 and not drawn:
+        raise ItemError(
+            ItemErrorCode.INVALID_ITEM,
+            f"n={request.n} asked of a model that takes the likeliest token each time, so that all texts would be the "
+            "same: give temperature (above 0), top_p or top_k to draw, or num_beams of at least n",
+        )
     return Ask(
         ids,
         most,
@@ -79,7 +85,7 @@ def ask(base: Any, request: Generate, ids: list[int], *, most: int, length: int,
         request.n,
         request.stop,
         target,
-        rows=beams if beams > 1 else request.n if drawn else 1,
+        rows=beams if beams > 1 else request.n,
         alone=drawn and beams > 1,
     )
 

@@ -140,6 +140,8 @@ def ruled(scores: torch.Tensor, lines: Sequence[Line]) -> torch.Tensor:
             groups.setdefault(id(line.rules), []).append(at)
     if not groups:
         return scores
+    if len(groups) == 1 and len(next(iter(groups.values()))) == len(lines):
+        return lines[0].rules.apply(scores.clone(), lines)
     made = scores.clone()
     for rows in groups.values():
         where = torch.tensor(rows, device=scores.device)

@@ -17,8 +17,8 @@ from worker.engines.torch.rules import Rules
 from worker.engines.torch.strands import Bundle, Strands, bytes_of
 from worker.engines.torch.wiring import Wiring
 
-ROWS = 128
-"""Rows that are decoded together: enough for the products to be efficient, few enough to stay in the cache."""
+ROWS = 64
+"""Rows that are decoded together: products gain little beyond, and the last rows of a job are alone for longer."""
 REFILL = 8
 """One in so many rows has to be free before others come in: reading one source at a time wastes the encoder."""
 PLANS = 1024

@@ -74,6 +74,7 @@ class TextCodec(ABC):
 
 def too_long(length: int, limit: int, *, answer: int = 0) -> Failed:
     """The refusal of a request of `length` tokens, with room kept for an answer."""
-    beside = f" beside the {answer} tokens of its answer" if answer else ""
-    text = f"{length} tokens; the model takes at most {limit - answer}{beside}"
+    text = f"{length} tokens; the model takes at most {limit}"
+    if answer:
+        text = f"{length} tokens of prompt and {answer} of answer; the model's context holds {limit} together"
     return Failed(ItemErrorCode.TOO_LONG, text, input_tokens=length)

@@ -1,0 +1,46 @@
+"""A decoder-only model behind the port: the loop for what it can do, `generate()` for the rest."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from worker.engines.base import Encoded, Model, Room
+from worker.engines.loop import LoopModel
+from worker.engines.routes import RoutedModel
+from worker.engines.torch.causal import CausalCodec
+from worker.engines.torch.decoder import SLOTS, CausalLoop
+from worker.engines.torch.stepped import Stepped, Unfit, prove
+
+log = logging.getLogger("textmill.worker")
+
+SLOT_TOKENS = 512
+"""Tokens of keys and values for each row, on average: most requests are shorter."""
+CACHE_SHARE, PREFIX_SHARE = 2, 16
+"""Most that keys and values, and what prompts have in common, take: one in so many of the bytes that weights leave."""
+
+
+def with_loop(
+    model: Any, codec: CausalCodec, room: Room, *, plain: Model, cost: Callable[[Encoded], int], exact: bool
+) -> Model:
+    """The model with its loop, or `plain` alone where the loop does not give the same. `exact`: whether the products
+    of its linear layers are the same in every company."""
+    try:
+        stepped = Stepped(model)
+        same = prove(stepped, words=codec.config.get_text_config().vocab_size, limit=codec.limit)
+    except Unfit as reason:
+        log.warning("a %s generates in plain batches: %s", type(model).__name__, reason)
+        return plain
+    weights = int(plain.stats()["memory_bytes"])
+    free = max(0, room.memory_bytes - weights)
+    enough = max(SLOTS * SLOT_TOKENS, codec.limit) * stepped.shape.bytes
+    cache, prefixes = min(free // CACHE_SHARE, enough), min(free // PREFIX_SHARE, enough)
+    loop = CausalLoop(
+        stepped,
+        codec,
+        stepped.shape,
+        cache_bytes=cache,
+        prefix_bytes=prefixes,
+        known={"memory_bytes": weights + cache + prefixes, "mode": "exact" if exact and same else "close"},
+    )
+    looped = LoopModel(loop, max_batch_tokens=room.max_batch_tokens, cost=cost)
+    return RoutedModel(looped, plain, takes=loop.takes)

@@ -1,0 +1,286 @@
+"""The causal loop: rows that decode and prompts in pieces share each pass of the plain model.
+
+For the CPU: on other devices models keep the plain `generate()` path, because no GPU was at hand to prove this on.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from jobs.errors import ItemError
+from jobs.tasks.base import Generate, Outcome, Score
+from worker.engines.base import Encoded, Key, OutOfMemory, Work
+from worker.engines.torch.answers import not_a_number
+from worker.engines.torch.causal import CausalCodec
+from worker.engines.torch.generation import Ask, plan
+from worker.engines.torch.generator import PLANS
+from worker.engines.torch.kv import Cabinet, Shape
+from worker.engines.torch.passes import Packed, Reading, packed
+from worker.engines.torch.prefixes import COARSE, Piece, Prefixes, names_of
+from worker.engines.torch.rows import Job, Scoring, Text, Writing
+from worker.engines.torch.rules import Rules, chosen, ruled, supported
+
+SLOTS = 32
+"""Rows that decode at a time on a CPU: with more, a pass takes longer and gains nothing."""
+PASS_TOKENS = 256
+"""Prompt tokens of one pass, so that those who decode do not wait long."""
+SIGHT = 64
+"""Waiting requests whose prompts are looked at for what they share."""
+
+Forward = Callable[[Packed], torch.Tensor]
+"""Logits [kept tokens, words] of a pass."""
+
+
+class _Piece(NamedTuple):
+    """A piece of a prompt that a pass reads."""
+
+    job: Job
+    name: bytes | None
+    reading: Reading
+
+
+class CausalLoop:
+    """Generations and likelihoods of a decoder-only model, through one kind of pass."""
+
+    def __init__(
+        self,
+        forward: Forward,
+        codec: CausalCodec,
+        shape: Shape,
+        *,
+        cache_bytes: int,
+        prefix_bytes: int,
+        known: Mapping[str, Any],
+        slots: int = SLOTS,
+        pass_tokens: int = PASS_TOKENS,
+    ) -> None:
+        """`cache_bytes`: most that keys and values of rows take; `prefix_bytes`: those of what prompts have in common;
+        `known`: what `stats` says besides the loop's own counters."""
+        self._forward, self._codec = forward, codec
+        self._cabinet, self._prefixes = Cabinet(shape), Prefixes(prefix_bytes)
+        self._most_tokens = cache_bytes // shape.bytes
+        self._most_slots, self._most_pass = slots, max(COARSE, pass_tokens)
+        self._slots, self._pass = self._most_slots, self._most_pass
+        self._jobs: dict[Key, Job] = {}
+        self._in_sight: set[Key] = set()
+        self._rules: dict[Any, Rules | None] = {}
+        self._known = dict(known)
+        self._more = False
+        self._stats = {"tokens": 0, "padded_tokens": 0, "decode_rows": 0, "decode_slots": 0, "shared_tokens": 0}
+
+    def takes(self, encoded: Encoded) -> bool:
+        """Whether it can answer this request; what it cannot goes through `generate()`."""
+        return isinstance(encoded.request, Score) or (
+            isinstance(encoded.request, Generate) and self._rules_of(encoded.payload) is not None
+        )
+
+    # ----- what LoopModel asks -----
+
+    def admit(self, waiting: Sequence[Work]) -> int:
+        started = 0
+        if self._cabinet.bytes() > self._most_tokens * self._cabinet.shape.bytes:
+            self._cabinet.trim()
+        for item in waiting:
+            if not self._fits(item.encoded):
+                break
+            self._notice(item)
+            self._jobs[item.key] = self._begun(item)
+            started += 1
+        for item in waiting[started : started + SIGHT]:
+            self._notice(item)
+        self._more = started < len(waiting)
+        return started
+
+    def advance(self) -> list[tuple[Key, Outcome]]:
+        texts, branches, pieces = self._texts(), self._branches(), list(self._pieces())
+        if not texts and not branches and not pieces:
+            return []
+        chunks = [*(job.reading() for job in branches), *(piece.reading for piece in pieces)]
+        made = packed([text.reading() for text in texts], chunks, self._codec.pad)
+        self._count(made, len(texts))
+        logits = self._forward(made)
+        for piece in pieces:
+            self._keep(piece)
+        return list(self._finished(self._answered(texts, branches, pieces, logits)))
+
+    def running(self) -> list[Work]:
+        return [job.item for job in self._jobs.values()]
+
+    def drop(self, keys: Collection[Key]) -> None:
+        for key in self._jobs.keys() & set(keys):
+            self._leave(self._jobs[key], wipe=True)
+        self._in_sight.difference_update(keys)
+
+    def shrink(self) -> bool:
+        self._prefixes.clear()
+        self._cabinet.trim()
+        before = self._slots, self._pass
+        self._slots, self._pass = max(1, self._slots // 2), max(COARSE, self._pass // 2)
+        return before != (self._slots, self._pass)
+
+    def grow(self) -> None:
+        self._slots = min(self._most_slots, self._slots * 2)
+        self._pass = min(self._most_pass, self._pass * 2)
+
+    def stats(self) -> dict[str, Any]:
+        return {**self._known, **self._stats, "budget": self._pass}
+
+    def close(self) -> None:
+        self.drop(list(self._jobs))
+        self._cabinet.trim()
+        self._prefixes.clear()
+
+    # ----- beginning -----
+
+    def _fits(self, encoded: Encoded) -> bool:
+        """Raises OutOfMemory for a request that can never fit."""
+        rows, tokens = _needs(encoded)
+        if tokens > self._most_tokens:
+            raise OutOfMemory(f"{tokens} tokens of keys and values where {self._most_tokens} fit")
+        taken = [_needs(job.item.encoded) for job in self._jobs.values()]
+        few = not taken or sum(each for each, _ in taken) + rows <= self._slots
+        return few and sum(each for _, each in taken) + tokens <= self._most_tokens
+
+    def _begun(self, item: Work) -> Job:
+        if isinstance(item.encoded.request, Score):
+            return Scoring(item, self._cabinet)
+        rules = self._rules_of(item.encoded.payload)
+        if rules is None:
+            raise ValueError("a generation that only generate() knows")
+        return Writing(item, rules, self._cabinet, self._codec.tokens.decode)
+
+    def _rules_of(self, ask: Ask) -> Rules | None:
+        alike = ask.alike()
+        if alike not in self._rules:
+            if len(self._rules) >= PLANS:
+                self._rules.clear()
+            self._rules[alike] = self._compiled(ask)
+        return self._rules[alike]
+
+    def _compiled(self, ask: Ask) -> Rules | None:
+        try:
+            made = plan(self._codec.generation, ask)
+            config = made.drawn or made.config
+            if supported(config) or (config.num_beams or 1) > 1:
+                return None
+            return Rules(config, torch.device("cpu"), draws=made.drawn is not None)
+        except (ValueError, TypeError, ItemError):
+            return None  # generate() says better what is wrong with it
+
+    def _notice(self, item: Work) -> None:
+        if item.key not in self._in_sight:
+            self._in_sight.add(item.key)
+            self._prefixes.notice(names_of(_prompt(item.encoded)))
+
+    # ----- one pass -----
+
+    def _texts(self) -> list[Text]:
+        """Those that are being written, as they lie side by side."""
+        jobs = [job for job in self._jobs.values() if isinstance(job, Writing)]
+        texts = [text for job in jobs for text in job.texts if not text.ended]
+        for text in texts:
+            text.place.reach(len(text.ids))
+        return sorted(texts, key=lambda text: text.place.order)
+
+    def _branches(self) -> list[Scoring]:
+        return [job for job in self._jobs.values() if isinstance(job, Scoring) and job.prompt.done]
+
+    def _pieces(self) -> Iterator[_Piece]:
+        """Pieces of prompts, first come first served. Who needs one that another reads in this pass waits for it."""
+        left = self._pass
+        being_read: set[bytes] = set()
+        for job in self._jobs.values():
+            while not job.prompt.done:
+                start, end, name = job.prompt.next()
+                if name is not None and self._reused(job, start, end, name):
+                    continue
+                if name in being_read:
+                    break
+                if end - start > left:
+                    return
+                left -= end - start
+                if name is not None and self._prefixes.shared(name):
+                    being_read.add(name)
+                yield _Piece(job, name, job.prompt.reading(start, end))
+
+    def _reused(self, job: Job, start: int, end: int, name: bytes) -> bool:
+        """Whether the piece was read before, and taken over."""
+        kept = self._prefixes.get(name)
+        if kept is not None:
+            job.prompt.place.put(start, kept)
+            job.prompt.read = end
+            self._stats["shared_tokens"] += end - start
+        return kept is not None
+
+    def _keep(self, piece: _Piece) -> None:
+        """What was read, where others have it too."""
+        job, name, reading = piece
+        if name is not None and self._prefixes.shared(name):
+            keys, values = job.prompt.place.piece(reading.start, reading.length)
+            self._prefixes.keep(name, Piece(keys.clone(), values.clone()))
+
+    def _answered(
+        self, texts: Sequence[Text], branches: Sequence[Scoring], pieces: Sequence[_Piece], logits: torch.Tensor
+    ) -> set[Key]:
+        """Hand each its logits [rows, words]; the keys of those for whom they are no numbers."""
+        broken = logits.sum(-1).isnan().tolist()
+        lost: set[Key] = {text.job.item.key for text, bad in zip(texts, broken, strict=False) if bad}
+        ready = [(text, at) for at, text in enumerate(texts)]
+        at = len(texts)
+        for scoring in branches:
+            end = at + scoring.asked_now
+            lost |= {scoring.item.key} if any(broken[at:end]) else set()
+            scoring.take(logits[at:end])
+            at = end
+        for job in (job for job, _, reading in pieces if reading.wanted):
+            lost |= {job.item.key} if broken[at] else set()
+            job.begin(logits[at])
+            ready += [(text, at) for text in (job.texts if isinstance(job, Writing) else [])]
+            at += 1
+        self._write([(text, row) for text, row in ready if text.job.item.key not in lost], logits)
+        return lost
+
+    def _write(self, texts: Sequence[tuple[Text, int]], logits: torch.Tensor) -> None:
+        """The next token of each text, from its row of the logits."""
+        if not texts:
+            return
+        rows = [row for _, row in texts]
+        scores = logits if rows == list(range(len(logits))) else logits[torch.tensor(rows)]
+        lines = [text.line() for text, _ in texts]
+        tokens = chosen(ruled(scores.float(), lines), lines, [text.lot for text, _ in texts])
+        for (text, _), token in zip(texts, tokens, strict=True):
+            text.take(token)
+
+    def _finished(self, lost: set[Key]) -> Iterator[tuple[Key, Outcome]]:
+        for key, job in list(self._jobs.items()):
+            outcome = not_a_number(job.item) if key in lost else job.outcome()
+            if outcome is not None:
+                self._leave(job, wipe=key in lost)
+                yield key, outcome
+
+    def _leave(self, job: Job, *, wipe: bool) -> None:
+        for place in job.places():
+            if wipe:
+                place.wipe()
+            place.leave()
+        del self._jobs[job.item.key]
+        self._in_sight.discard(job.item.key)
+
+    def _count(self, made: Packed, texts: int) -> None:
+        self._stats["tokens"] += made.tokens
+        self._stats["padded_tokens"] += made.ids.shape[1]
+        self._stats["decode_rows"] += texts
+        self._stats["decode_slots"] += max(texts, self._slots) if self._more else texts
+
+
+def _needs(encoded: Encoded) -> tuple[int, int]:
+    """Rows, and tokens of keys and values, that a request occupies at most."""
+    if isinstance(encoded.request, Score):
+        return 1, Scoring.tokens(encoded.payload)
+    return encoded.payload.rows, Writing.tokens(encoded.payload)
+
+
+def _prompt(encoded: Encoded) -> list[int]:
+    ids: list[int] = encoded.payload.prompt if isinstance(encoded.request, Score) else encoded.payload.ids
+    return ids

@@ -1,0 +1,144 @@
+"""One forward pass put together: rows that each read a token, and chunks of rows that read several."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+
+from worker.engines.torch.kv import Place, Shelf
+from worker.engines.torch.linear import FLOOR
+from worker.engines.torch.stepping import Chunk, Group, Mask, Pass, Write
+
+
+class Reading(NamedTuple):
+    """Tokens that a row reads next, and for which of them, by number, it wants to know what follows."""
+
+    place: Place
+    ids: Sequence[int]
+    start: int
+    """Where the first one goes, behind what the row has read."""
+    wanted: Sequence[int]
+    positions: Sequence[int] | None = None
+    """Where each stands in its text; None: one behind the other from `start`."""
+    branches: Sequence[int] | None = None
+    """Of several texts with the same start that are read at once: which one each token belongs to."""
+
+    @property
+    def length(self) -> int:
+        return self.start + len(self.ids)
+
+
+class Packed(NamedTuple):
+    """A forward pass: what the model is given, and what its attention has to know."""
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    keep: torch.Tensor
+    """The tokens whose logits come back, in this order."""
+    attention: Pass
+    tokens: int
+
+
+def packed(singles: Sequence[Reading], chunks: Sequence[Reading], pad: int) -> Packed:
+    """The pass that reads all of these, whose logits come back in this order. Singles are of one token each, and
+    sorted by their places' `order`."""
+    ordered = [*singles, *chunks]
+    ids = [number for each in ordered for number in each.ids]
+    positions = [number for each in ordered for number in each.positions or range(each.start, each.length)]
+    firsts = _firsts(ordered)
+    keep = [first + number for first, each in zip(firsts, ordered, strict=True) for number in each.wanted]
+    fill = max(0, FLOOR - len(ids))
+    made = Pass(
+        list(_writes(ordered, firsts)),
+        list(_groups(ordered[: len(singles)])),
+        [
+            Chunk(each.place, first, len(each.ids), each.length, _chunk_mask(each))
+            for first, each in zip(firsts[len(singles) :], chunks, strict=True)
+        ],
+    )
+    return Packed(
+        torch.tensor([ids + [pad] * fill]),
+        torch.tensor([positions + [0] * fill]),
+        torch.tensor(keep, dtype=torch.long),
+        made,
+        len(ids),
+    )
+
+
+def _firsts(readings: Sequence[Reading]) -> list[int]:
+    """Where each begins in the pass."""
+    found, at = [], 0
+    for each in readings:
+        found.append(at)
+        at += len(each.ids)
+    return found
+
+
+def _writes(readings: Sequence[Reading], firsts: Sequence[int]) -> Iterator[Write]:
+    numbered = sorted(zip(readings, firsts, strict=True), key=lambda pair: pair[0].place.shelf.length)
+    for _, of_shelf in groupby(numbered, key=lambda pair: pair[0].place.shelf.length):
+        members = list(of_shelf)
+        slots = [each.place.slot for each, _ in members for _ in each.ids]
+        spots = [spot for each, _ in members for spot in range(each.start, each.length)]
+        tokens = [first + at for each, first in members for at in range(len(each.ids))]
+        yield Write(members[0][0].place.shelf, *map(torch.tensor, (slots, spots, tokens)))
+
+
+def _groups(singles: Sequence[Reading]) -> Iterator[Group]:
+    first = 0
+    for _, of_shelf in groupby(singles, key=lambda each: each.place.shelf.length):
+        members = list(of_shelf)
+        shelf = members[0].place.shelf
+        slots = [each.place.slot for each in members]
+        whole = len(slots) == len(shelf.rows)
+        mask = _group_mask(shelf, slots, [each.length for each in members])
+        yield Group(shelf, first, slice(None) if whole else torch.tensor(slots), len(members), mask)
+        first += len(members)
+
+
+def _group_mask(shelf: Shelf, slots: list[int], lengths: list[int]) -> Mask:
+    """Each row sees its own length; a row of the shelf that reads nothing now sees one token, for nobody."""
+    ends = torch.ones(len(shelf.rows), dtype=torch.long)
+    ends[slots] = torch.tensor(lengths)
+    keys, last = torch.arange(shelf.length), ends[:, None]
+
+    def mask(window: int | None) -> torch.Tensor:
+        seen = (keys < last) if window is None else (keys < last) & (keys >= last - window)
+        return _added(seen)[:, None, None, :]
+
+    return _once(mask)
+
+
+def _chunk_mask(reading: Reading) -> Mask:
+    if reading.branches is None:
+        return lambda window: _causal(reading.start, len(reading.ids), window)
+    return _once(lambda window: _branched(reading, window))
+
+
+@lru_cache(maxsize=512)
+def _causal(start: int, count: int, window: int | None) -> torch.Tensor:
+    """[count, start + count]: each token sees those before it and itself."""
+    keys, own = torch.arange(start + count), torch.arange(start, start + count)[:, None]
+    return _added(keys <= own if window is None else (keys <= own) & (keys > own - window))
+
+
+def _branched(reading: Reading, window: int | None) -> torch.Tensor:
+    """Each token sees the common start, and its own branch up to itself."""
+    own = torch.tensor(reading.positions)
+    branch = torch.tensor(reading.branches)
+    keys = torch.cat([torch.arange(reading.start), own])
+    behind = (branch[:, None] == branch[None, :]) & (own[None, :] <= own[:, None])
+    seen = torch.cat([torch.ones(len(own), reading.start, dtype=torch.bool), behind], 1)
+    return _added(seen if window is None else seen & (keys > own[:, None] - window))
+
+
+def _added(seen: torch.Tensor) -> torch.Tensor:
+    """What to add to scores."""
+    return torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)
+
+
+def _once(make: Callable[[int | None], torch.Tensor]) -> Mask:
+    """Made once for each window in a pass, not in every layer."""
+    return lru_cache(maxsize=None)(make)
