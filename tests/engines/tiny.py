@@ -233,6 +233,35 @@ def _bart(name: str, folder: Path) -> ModelSpec:
     return _seq2seq(name, folder, model)
 
 
+def _blenderbot(name: str, folder: Path) -> ModelSpec:
+    tokenizer = byte_bpe(folder, frame=True)
+    ends = {"decoder_start_token_id": 0, "forced_eos_token_id": 2}
+    config = transformers.BlenderbotConfig(**STACKS, **_common(tokenizer), **_ends(tokenizer), **ends)
+    model = transformers.BlenderbotForConditionalGeneration(config)
+    model.generation_config.update(encoder_no_repeat_ngram_size=0)  # 3 by default, which `generate()` alone knows
+    return _seq2seq(name, folder, model)
+
+
+def _led(name: str, folder: Path) -> ModelSpec:
+    """Attention of its own kind, which only `generate()` can drive."""
+    tokenizer = byte_bpe(folder, frame=True)
+    common = {"vocab_size": len(tokenizer), "attention_window": 8, "decoder_start_token_id": 2}
+    reach = {"max_encoder_position_embeddings": POSITIONS, "max_decoder_position_embeddings": POSITIONS}
+    config = transformers.LEDConfig(**STACKS, **common, **reach, **_ends(tokenizer))
+    return _seq2seq(name, folder, transformers.LEDForConditionalGeneration(config))
+
+
+def _mt5(name: str, folder: Path) -> ModelSpec:
+    """As mT5 is: gated layers, an output layer of its own."""
+    vocabulary = unigram(["<pad>", "</s>", "<unk>"], last=[f"<extra_id_{at}>" for at in range(9, -1, -1)])
+    tokenizer = transformers.T5Tokenizer(vocab=vocabulary, extra_ids=10)
+    tokenizer.save_pretrained(folder)
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+    ends = {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
+    config = transformers.MT5Config(**sizes, **ends, vocab_size=len(tokenizer))
+    return _seq2seq(name, folder, transformers.MT5ForConditionalGeneration(config))
+
+
 def _t5(name: str, folder: Path) -> ModelSpec:
     vocabulary = unigram(["<pad>", "</s>", "<unk>"], last=[f"<extra_id_{at}>" for at in range(9, -1, -1)])
     tokenizer = transformers.T5Tokenizer(vocab=vocabulary, extra_ids=10)
@@ -291,6 +320,16 @@ def _marian(name: str, folder: Path, *targets: str) -> ModelSpec:
 
 def _marian_multi(name: str, folder: Path) -> ModelSpec:
     return _marian(name, folder, "fra", "deu")
+
+
+def _marian_brief(name: str, folder: Path) -> ModelSpec:
+    """Ends its texts readily, at different lengths: random weights hardly ever do."""
+    spec = _marian(name, folder)
+    model = transformers.MarianMTModel.from_pretrained(folder, dtype=torch.float32)
+    model.final_logits_bias[0, 0] = 11.0
+    model.generation_config.update(num_beams=1, max_length=30, no_repeat_ngram_size=2)
+    model.save_pretrained(folder)
+    return spec
 
 
 def _m2m100(name: str, folder: Path) -> ModelSpec:
@@ -368,9 +407,13 @@ BUILDERS: dict[str, Callable[[str, Path], ModelSpec]] = {
     "opt": _opt,
     "bart": _bart,
     "t5": _t5,
+    "mt5": _mt5,
+    "blenderbot": _blenderbot,
+    "led": _led,
     "pegasus": _pegasus,
     "marian": _marian,
     "marian-multi": _marian_multi,
+    "marian-brief": _marian_brief,
     "m2m100": _m2m100,
     "nllb": _nllb,
     "mbart": _mbart,
@@ -382,7 +425,7 @@ LOOPED = ("llama", "gpt2", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "phi
 LOOPED += ("granite", "cohere", "starcoder2", "gpt-oss")
 UNLOOPED = ("bloom", "gptj")
 DECODERS = (*LOOPED, *UNLOOPED)
-SEQ2SEQ = ("bart", "t5", "pegasus", "marian", "marian-multi", "m2m100", "nllb", "mbart", "mbart50")
+SEQ2SEQ = ("bart", "t5", "pegasus", "marian", "marian-multi", "m2m100", "nllb", "mbart", "mbart50", "mt5", "blenderbot")
 
 # ----- parts ---------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from worker.engines.torch.linear import quicken
 from worker.engines.torch.memory import device_of, errors_mapped, memory_of, precisions_of, reclaim
 from worker.engines.torch.sentences import sentences_of
 from worker.engines.torch.seq2seq import Seq2SeqCodec, Seq2SeqNet
+from worker.engines.torch.seq2seq_model import with_strands
 from worker.engines.torch.siblings import fuse
 from worker.packing import PADDED
 
@@ -85,15 +86,18 @@ ENGINE = TorchEngine
 
 
 def _loaded(model: Any, codec: EncoderCodec | CausalCodec | Seq2SeqCodec, device: torch.device, room: Room) -> Model:
-    if not isinstance(codec, CausalCodec) or device.type != "cpu":
+    if isinstance(codec, EncoderCodec) or device.type != "cpu":
         loaded = TorchModel(model, codec, device, room)
         loaded.warm_up()
         return loaded
-    fuse(model)
+    if isinstance(codec, CausalCodec):
+        fuse(model)
     quick = quicken(model, rows=LOOP_ROWS)
     plain = TorchModel(model, codec, device, room)
     plain.warm_up()
-    return with_loop(model, codec, room, plain=plain, cost=_cost, exact=quick.exact)
+    if isinstance(codec, CausalCodec):
+        return with_loop(model, codec, room, plain=plain, cost=_cost, exact=quick.exact)
+    return with_strands(model, codec, room, plain=plain, cost=_cost, quick=quick)
 
 
 class TorchModel(BatchModel):

@@ -96,10 +96,16 @@ class Rules:
         """Whether the scores of this row stay as they are."""
         return self._plain and line.position >= self._least
 
+    def only_bans(self, line: Line) -> bool:
+        """Whether a row's scores stay as they are but for those of banned tokens."""
+        if self._penalty is not None or self._renormalize:
+            return False
+        first = self._first is not None and line.start + line.position == 1
+        return not first and (self._last is None or line.position != self.most - 1)
+
     def apply(self, scores: torch.Tensor, lines: Sequence[Line]) -> torch.Tensor:
-        """The scores [rows, words] that these rules leave; all lines are of these rules."""
+        """The scores [rows, words], changed in place to what these rules leave; all lines are of these rules."""
         ids = _padded([line.ids for line in lines], scores.device) if self.looks_back else None
-        scores = scores.clone()
         if ids is not None and self._penalty is not None:
             _penalize(scores, ids, self._penalty)
         if ids is not None and self._ngram:
@@ -112,7 +118,7 @@ class Rules:
             _force(scores, self._last, [line.position == self.most - 1 for line in lines])
         self._ban(scores, self._suppressed, None)
         self._ban(scores, self._begin, [line.position == self._begins(line) for line in lines])
-        return scores.log_softmax(-1) if self._renormalize else scores
+        return scores.copy_(scores.log_softmax(-1)) if self._renormalize else scores
 
     def _begins(self, line: Line) -> int:
         return 1 if line.start == 1 and self._first is not None else 0
@@ -135,7 +141,7 @@ def ruled(scores: torch.Tensor, lines: Sequence[Line]) -> torch.Tensor:
     if not groups:
         return scores
     if len(groups) == 1 and len(next(iter(groups.values()))) == len(lines):
-        return lines[0].rules.apply(scores, lines)
+        return lines[0].rules.apply(scores.clone(), lines)
     made = scores.clone()
     for rows in groups.values():
         where = torch.tensor(rows, device=scores.device)
