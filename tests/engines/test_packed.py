@@ -1,7 +1,10 @@
 """Encoders without padding: the same bits whatever the company, proven at load, with padding as the way out."""
 
+import inspect
 import logging
 import random
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -87,6 +90,21 @@ def test_the_same_bits_whatever_order_budget_and_company(name: str, tiny: Tiny, 
     assert len({tuple(each.tolist()) for each in alone}) == len({*texts(24, seed=1)})
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_same_bits_with_several_threads(threads: int, tiny: Tiny) -> None:
+    """Texts of equal length are those that a stacked attention would hand to whichever thread is free."""
+    subject = Subject(tiny("bert"), threads=threads)
+    try:
+        asked = [Classify(f"{first} {second} rain") for first in WORDS[:6] for second in WORDS[6:12]]
+        alone = [numbers(outcome) for outcome in subject.one_by_one(*asked)]
+
+        together = [numbers(outcome) for outcome in subject(*asked)]
+    finally:
+        torch.set_num_threads(1)
+
+    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
 @pytest.mark.parametrize("name", PACKED)
 def test_nothing_is_padded(name: str, ask: Ask) -> None:
     subject = ask(name)
@@ -111,15 +129,15 @@ def test_other_architectures_are_padded_and_the_log_says_why(
     assert subject.model.stats()["mode"] == "close"
 
 
+def leaking(row: Any) -> Iterator[tuple[int, int]]:
+    """One span: each text sees all others. The texts' own spans stay right where they are taken apart."""
+    inside = inspect.stack()[1].function == "attend"
+    return iter([(0, row.starts[-1])] if inside else pairwise(row.starts))
+
+
 def test_an_attention_that_leaks_between_texts_is_found_out(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The teeth: each text sees all others, as it would without the packing's attention."""
-    honest = packed._Row.__post_init__
-
-    def leaking(row: Any) -> None:
-        honest(row)
-        row.runs = [(0, 1, row.starts[-1])]
-
-    monkeypatch.setattr(packed._Row, "__post_init__", leaking)
+    """The teeth: without attention of each text's own, the way is not taken."""
+    monkeypatch.setattr(packed._Row, "spans", leaking)
 
     subject = Subject(tiny("bert"))
 
@@ -128,13 +146,7 @@ def test_an_attention_that_leaks_between_texts_is_found_out(tiny: Tiny, monkeypa
 
 def test_a_leak_that_came_after_the_check_would_fail_these_tests(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = Subject(tiny("bert"))
-    honest = packed._Row.__post_init__
-
-    def leaking(row: Any) -> None:
-        honest(row)
-        row.runs = [(0, 1, row.starts[-1])]
-
-    monkeypatch.setattr(packed._Row, "__post_init__", leaking)
+    monkeypatch.setattr(packed._Row, "spans", leaking)
     asked = [Classify(text) for text in texts(6, seed=3)]
 
     together, alone = subject(*asked), subject.one_by_one(*asked)

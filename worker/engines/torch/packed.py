@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import signature
-from itertools import groupby, pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -33,18 +33,13 @@ class _Row:
     calls: int = 0
     """How often attention was asked: once a layer, if the model uses the registry at all."""
     starts: list[int] = field(init=False)
-    runs: list[tuple[int, int, int]] = field(init=False)
-    """(start, texts, length) of neighbours of equal length, which attention takes together."""
 
     def __post_init__(self) -> None:
-        self.starts = [0]
-        for length in self.lengths:
-            self.starts.append(self.starts[-1] + length)
-        groups = [(length, len(list(same))) for length, same in groupby(self.lengths)]
-        self.runs, start = [], 0
-        for length, texts in groups:
-            self.runs.append((start, texts, length))
-            start += length * texts
+        self.starts = [0, *accumulate(self.lengths)]
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """[start, end) of each text."""
+        return pairwise(self.starts)
 
 
 _row: _Row | None = None
@@ -77,7 +72,7 @@ class PackedReader:
         """Token vectors [tokens, width] of each text."""
         with self._reading(texts) as row:
             whole = self._model(**self._given(texts)).last_hidden_state[0]
-        return [whole[low:high] for low, high in pairwise(row.starts)]
+        return [whole[low:high] for low, high in row.spans()]
 
     def logits(self, texts: Sequence[Ids]) -> torch.Tensor:
         """What the model's head says of each text: [texts, labels]."""
@@ -129,25 +124,25 @@ def attend(
     """Attention inside each text of the row. `query`, `key`, `value`: [1, heads, tokens, dim]; gives [1, tokens, heads,
     dim]. Of `position_bias` [1, heads, tokens, tokens] (T5) each text has its own part.
 
-    Texts of equal length go through one call, which computes each of them by itself.
+    A call for each text: one for several of equal length would give a text other bits with the thread that computes it.
     """
     row = _row
     if row is None or attention_mask is not None:
         raise RuntimeError("packed attention outside of a packed pass, or with a mask of the model's own")
     row.calls += 1
-    _, heads, tokens, _ = query.shape
-    made = query.new_empty(tokens, heads, value.shape[-1])
-    for start, texts, length in row.runs:
-        span = slice(start, start + texts * length)
-        q, k, v = (
-            each[0, :, span].view(-1, texts, length, each.shape[-1]).transpose(0, 1) for each in (query, key, value)
+    gqa = key.shape[1] != query.shape[1]
+    made = [
+        functional.scaled_dot_product_attention(
+            query[:, :, low:high],
+            key[:, :, low:high],
+            value[:, :, low:high],
+            attn_mask=_mask(position_bias, low, high - low, sliding_window),
+            scale=scaling,
+            enable_gqa=gqa,
         )
-        mask = _mask(position_bias, start, length, sliding_window)
-        found = functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, scale=scaling, enable_gqa=k.shape[1] != heads
-        )
-        made[span] = found.transpose(1, 2).reshape(texts * length, heads, -1)
-    return made[None], None
+        for low, high in row.spans()
+    ]
+    return torch.cat(made, 2).transpose(1, 2), None
 
 
 def _mask(bias: torch.Tensor | None, start: int, length: int, window: int | None) -> torch.Tensor | None:
@@ -173,7 +168,7 @@ def _apart(made: Any, row: _Row) -> Any:
     """The layers' output with each text in a row of its own, as heads expect it: [texts, longest, width]."""
     whole = made.last_hidden_state[0]
     padded = whole.new_zeros(len(row.lengths), max(row.lengths), whole.shape[-1])
-    for at, (low, high) in enumerate(pairwise(row.starts)):
+    for at, (low, high) in enumerate(row.spans()):
         padded[at, : high - low] = whole[low:high]
     made.last_hidden_state = padded
     return made
