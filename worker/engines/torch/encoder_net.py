@@ -16,6 +16,7 @@ from worker.engines.torch.limits import first_position
 from worker.engines.torch.linear import quicken
 from worker.engines.torch.packed import PackedReader
 from worker.engines.torch.padded import Ids, PaddedReader
+from worker.engines.torch.siblings import fuse
 from worker.packing import END_TO_END, PADDED, Packing
 
 log = logging.getLogger("textmill.worker")
@@ -56,6 +57,7 @@ class EncoderNet(ReaderNet):
         texts = [self._random(min(length, self._codec.limit)) for length in SKEWED]
         with torch.inference_mode():
             wanted = self._answers(padded, texts)
+            fuse(self._model)
             exact = quicken(self._model, rows=(1024,)).exact
             try:
                 packed = self._proven(texts, wanted, device)

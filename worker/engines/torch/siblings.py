@@ -75,7 +75,8 @@ def fuse(model: nn.Module) -> int:
 
 
 def _output(model: nn.Module, inputs: dict[nn.Linear, torch.Tensor]) -> torch.Tensor | None:
-    """Logits for a few tokens, and what each linear layer read; None for a model that cannot be asked like this."""
+    """Logits or token vectors for a few tokens, and what each linear layer read; None for a model that cannot be asked
+    like this."""
 
     def hook(layer: Any, given: tuple[torch.Tensor, ...]) -> None:
         if given:
@@ -85,8 +86,8 @@ def _output(model: nn.Module, inputs: dict[nn.Linear, torch.Tensor]) -> torch.Te
     handles = [layer.register_forward_pre_hook(hook) for layer in linears]
     try:
         with torch.inference_mode():
-            logits: torch.Tensor = model(input_ids=torch.tensor([[0, 1, 2]])).logits
-        return logits
+            found: torch.Tensor = model(input_ids=torch.tensor([[0, 1, 2]]))[0]
+        return found
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
         return None
     finally:
