@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 ROUNDS = 3
+QUIET_S = 1.0
+"""Between two ways: the idle threads of some libraries go on spinning for a while, and would slow down the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,13 @@ class Finish:
 
 
 def race(ways: Sequence[Way], *, rounds: int = ROUNDS) -> dict[str, Finish]:
-    """Each way `rounds` times, all of them once a round, after one round that does not count."""
+    """Each way `rounds` times, all of them once a round and in another order, after one round that does not count."""
     outputs = {way.name: way.run() for way in ways}
     seconds: dict[str, list[float]] = {way.name: [] for way in ways}
-    for _ in range(rounds):
-        for way in ways:
+    for number in range(rounds):
+        for way in (*ways[number % len(ways) :], *ways[: number % len(ways)]):
             gc.collect()
+            time.sleep(QUIET_S)
             start = time.perf_counter()
             way.run()
             seconds[way.name].append(time.perf_counter() - start)
