@@ -8,7 +8,7 @@ import pytest
 
 import worker.engines
 from jobs.errors import ModelFailed
-from worker.engines import engine
+from worker.engines import engine, names
 
 FOREIGN = EntryPoint("foreign", "worker.engines.fake:FakeEngine", "textmill.engines")
 
@@ -18,7 +18,11 @@ def test_the_shipped_engines_are_found_by_their_module() -> None:
     assert engine("torch").name == "torch"
 
 
-@pytest.mark.parametrize("name", ["nonsense", "base", "batch", "converted", "../fake", "os"])
+def test_every_name_that_is_known_is_an_engine() -> None:
+    assert {engine(name).name for name in names()} == set(names()) >= {"ctranslate2", "fake", "openvino", "torch"}
+
+
+@pytest.mark.parametrize("name", ["nonsense", "base", "batch", "converted", "loop", "routes", "../fake", "os"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(ModelFailed, match=r"known engines: .*fake.*torch"):
         engine(name)

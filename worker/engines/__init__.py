@@ -9,7 +9,7 @@ from jobs.errors import ModelFailed
 from worker.engines.base import Engine
 
 GROUP = "textmill.engines"
-NOT_ENGINES = frozenset({"base", "batch", "converted", "loop"})
+NOT_ENGINES = frozenset({"base", "batch", "converted", "loop", "routes"})
 EXTRAS = {"ctranslate2": "ctranslate2", "openvino": "openvino"}
 """The extra that brings an engine's libraries; `worker` for the others."""
 

@@ -23,6 +23,8 @@ log = logging.getLogger("textmill.worker")
 
 STEPS = (512, 1024, 2048, 4096)
 """Tokens of a pass on a CPU that are tried: more leave its cache, fewer leave its cores idle."""
+PAIRED_TOKENS = 1024
+"""Most tokens of a pass of a model whose positions are pairs of tokens."""
 STEP_S = 1.0
 """A pass that takes longer is not made longer still: it would not be faster by much, and cancel has to wait for it."""
 FASTER = 1.05
@@ -45,7 +47,7 @@ class EncoderNet(ReaderNet):
         reader, packing, self.exact = self._fastest(device)
         super().__init__(codec, reader, packing=packing, batch_tokens=batch_tokens)
         if device.type == "cpu":
-            self.batch_tokens = self._best_step(batch_tokens)
+            self.batch_tokens = self._best_step(min(batch_tokens, self._most_tokens()))
 
     # ----- how texts are read -----
 
@@ -99,6 +101,11 @@ class EncoderNet(ReaderNet):
 
     def _answers(self, reader: Reader, texts: Sequence[Ids]) -> list[torch.Tensor]:
         return list(reader.logits(texts)) if Classify in self._codec.heads else list(reader.hidden(texts))
+
+    def _most_tokens(self) -> int:
+        """Positions that are told as a bias for each pair of tokens (T5) must not fill the memory."""
+        paired = hasattr(self._codec.config, "relative_attention_num_buckets")
+        return PAIRED_TOKENS if paired else STEPS[-1]
 
     def _best_step(self, most: int) -> int:
         """The number of tokens a pass takes at which most tokens are read in a second."""
