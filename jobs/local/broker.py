@@ -24,6 +24,8 @@ HOST = "127.0.0.1"
 FILE = "broker.json"
 START_TIMEOUT_S = 15.0
 """A server that does not answer by then is given up; an empty one answers within 0.1 s."""
+STARTING_S = 3.0
+"""How long a recorded server that does not answer yet is taken for one that is starting."""
 PORT_TRIES = 5
 """Between choosing a free port and the server's bind another process may take it."""
 
@@ -80,13 +82,11 @@ def start(home: Path, *, port: int | None = None) -> Broker:
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _lock(home / "broker.lock"):
         known = _recorded(home)
-        if known and known.answers():
+        if known and _is_up(known):
             _refuse_other_port(known, port)
             return known
         _end_silent(known)
-        broker = _start_somewhere(home, known, port)
-        _record(home, broker)
-        return broker
+        return _start_somewhere(home, known, port)
 
 
 def stop(home: Path, *, timeout_s: float = 10.0) -> None:
@@ -150,6 +150,7 @@ def _spawn(home: Path, port: int, password: str) -> Broker | None:
             start_new_session=True,
         )
     broker = Broker(process.pid, port, password)
+    _record(home, broker)  # before it can answer: whoever starts it may be killed while it is waited for
     assert process.stdin is not None
     with suppress(BrokenPipeError), process.stdin as stdin:
         stdin.write(CONFIG.format(host=HOST, port=port, password=password).encode())
@@ -170,6 +171,16 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", broker: Broker) -> boo
     return False
 
 
+def _is_up(known: Broker) -> bool:
+    """Whether the recorded server answers; one that somebody else has just started is waited for."""
+    deadline = time.monotonic() + STARTING_S
+    while not known.answers():
+        if time.monotonic() >= deadline or not _is_server(known):
+            return False
+        time.sleep(0.02)
+    return True
+
+
 def _set_data_aside(home: Path, attempt: int) -> None:
     """A damaged append-only file keeps a server from starting. It holds only hints: start without it."""
     damaged = home / "broker" / "appendonlydir"
@@ -184,12 +195,14 @@ def _end_silent(known: Broker | None) -> None:
 
 
 def _is_server(known: Broker) -> bool:
-    """Whether the process calls itself a server on the recorded port, as Valkey and Redis do in their title."""
+    """Whether the process calls itself a server on the recorded port, as Valkey and Redis do in their title, or one
+    that still reads its configuration."""
     try:
         title = Path(f"/proc/{known.pid}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
         title = _title_by_ps(known.pid)
-    return f"-server {HOST}:{known.port}" in title.replace("\0", " ")
+    title = title.replace("\0", " ")
+    return f"-server {HOST}:{known.port}" in title or title.rstrip().endswith("-server -")
 
 
 def _title_by_ps(pid: int) -> str:

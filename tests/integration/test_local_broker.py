@@ -49,6 +49,23 @@ def test_a_running_broker_is_adopted_not_started_again(home: Path) -> None:
     assert broker.start(home) == first
 
 
+def test_a_broker_whose_starter_was_killed_at_once_is_adopted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(process: "subprocess.Popen[bytes]", _: broker.Broker) -> bool:
+        process.returncode = 0  # nobody is left to wait for it
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(broker, "_wait_until_ready", killed)
+        with pytest.raises(KeyboardInterrupt):
+            broker.start(home)
+    orphan = json.loads((home / "broker.json").read_text())["pid"]
+
+    started = broker.start(home)
+
+    assert started.pid == orphan
+    assert started.answers()
+
+
 def test_starters_at_once_share_one_broker(home: Path) -> None:
     home.mkdir()
     start = "import sys, pathlib, jobs.local.broker as b; print(b.start(pathlib.Path(sys.argv[1])).url)"
