@@ -4,16 +4,18 @@ import fcntl
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,10 @@ HOST = "127.0.0.1"
 FILE = "broker.json"
 START_TIMEOUT_S = 15.0
 """A server that does not answer by then is given up; an empty one answers within 0.1 s."""
-STARTING_S = 3.0
+STARTING_S = 1.5
 """How long a recorded server that does not answer yet is taken for one that is starting."""
+UNKNOWN = 0
+"""Stands for the number of a process that is not known yet."""
 PORT_TRIES = 5
 """Between choosing a free port and the server's bind another process may take it."""
 
@@ -49,6 +53,7 @@ class Broker:
     """A server as `home/broker.json` records it."""
 
     pid: int
+    """`UNKNOWN` while it is being started: its starter may be killed before it learns the number."""
     port: int
     password: str
 
@@ -59,18 +64,23 @@ class Broker:
 
     def answers(self, timeout_s: float = 1.0) -> bool:
         """Whether a server that knows our password listens on the port and is the recorded process."""
+        return self.process(timeout_s) == self.pid
+
+    def process(self, timeout_s: float = 1.0) -> int | None:
+        """The number of the process that listens on the port and knows our password; None when there is none."""
         try:
             with socket.create_connection((HOST, self.port), timeout=timeout_s) as conn:
                 conn.sendall(f"AUTH {self.password}\r\nINFO server\r\n".encode())
-                return f"process_id:{self.pid}\r\n".encode() in _read_all(conn)
+                found = re.search(rb"process_id:(\d+)\r\n", _read_all(conn))
         except OSError:
-            return False
+            return None
+        return int(found[1]) if found else None
 
 
 def find(home: Path) -> str | None:
     """The URL of the home's embedded broker if its process is there, else None. Does not wait for an answer."""
     broker = _recorded(home)
-    return broker.url if broker and _alive(broker.pid) else None
+    return broker.url if broker and broker.pid != UNKNOWN and _alive(broker.pid) else None
 
 
 def start(home: Path, *, port: int | None = None) -> Broker:
@@ -81,8 +91,8 @@ def start(home: Path, *, port: int | None = None) -> Broker:
     """
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _lock(home / "broker.lock"):
-        known = _recorded(home)
-        if known and _is_up(known):
+        known = _known(home)
+        if known and known.answers():
             _refuse_other_port(known, port)
             return known
         _end_silent(known)
@@ -92,7 +102,7 @@ def start(home: Path, *, port: int | None = None) -> Broker:
 def stop(home: Path, *, timeout_s: float = 10.0) -> None:
     """End the home's broker, if one runs. Its data stays for the next start."""
     with _lock(home / "broker.lock"):
-        broker = _recorded(home)
+        broker = _known(home)
         if broker and broker.answers():
             _end(broker.pid, timeout_s)
 
@@ -135,25 +145,27 @@ def _start_somewhere(home: Path, known: Broker | None, port: int | None) -> Brok
 
 
 def _spawn(home: Path, port: int, password: str) -> Broker | None:
-    """One try. The configuration goes in by stdin: no password in the process list, no path to be quoted."""
+    """One try. The configuration goes in by stdin: no password in the process list, no path to be quoted. It is whole
+    before the server starts, which without one would serve everybody on its usual port, and port and password are
+    recorded by then, so that the server is found whenever its starter is killed."""
     folder, logs = home / "broker", home / "logs"
     folder.mkdir(exist_ok=True, mode=0o700)
     logs.mkdir(exist_ok=True, mode=0o700)
-    with (logs / "broker.log").open("ab") as log:
+    _record(home, Broker(UNKNOWN, port, password))
+    with (logs / "broker.log").open("ab") as log, tempfile.TemporaryFile() as config:
+        config.write(CONFIG.format(host=HOST, port=port, password=password).encode())
+        config.seek(0)
         process = subprocess.Popen(
             [str(binary()), "-"],
             cwd=folder,
-            stdin=subprocess.PIPE,
+            stdin=config,
             stdout=log,
             stderr=log,
             env={**os.environ, "LC_ALL": "C"},
             start_new_session=True,
         )
     broker = Broker(process.pid, port, password)
-    _record(home, broker)  # before it can answer: whoever starts it may be killed while it is waited for
-    assert process.stdin is not None
-    with suppress(BrokenPipeError), process.stdin as stdin:
-        stdin.write(CONFIG.format(host=HOST, port=port, password=password).encode())
+    _record(home, broker)
     return broker if _wait_until_ready(process, broker) else None
 
 
@@ -171,14 +183,20 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", broker: Broker) -> boo
     return False
 
 
-def _is_up(known: Broker) -> bool:
-    """Whether the recorded server answers; one that somebody else has just started is waited for."""
+def _known(home: Path) -> Broker | None:
+    """What is recorded. A server that is just starting, or whose starter was killed, is waited for a little."""
+    known = _recorded(home)
     deadline = time.monotonic() + STARTING_S
-    while not known.answers():
-        if time.monotonic() >= deadline or not _is_server(known):
-            return False
-        time.sleep(0.02)
-    return True
+    while known and not known.answers():
+        process = known.process() if known.pid == UNKNOWN else None
+        if process is not None:
+            known = replace(known, pid=process)
+            _record(home, known)
+        elif time.monotonic() >= deadline or (known.pid != UNKNOWN and not _is_server(known)):
+            break
+        else:
+            time.sleep(0.02)
+    return known
 
 
 def _set_data_aside(home: Path, attempt: int) -> None:
@@ -190,7 +208,7 @@ def _set_data_aside(home: Path, attempt: int) -> None:
 
 def _end_silent(known: Broker | None) -> None:
     """Our own server that does not answer is hung. Another process that has its number by now is left alone."""
-    if known and _is_server(known) and not known.answers(timeout_s=5.0):
+    if known and known.pid != UNKNOWN and _is_server(known) and not known.answers(timeout_s=5.0):
         _end(known.pid, timeout_s=1.0)
 
 
@@ -248,7 +266,7 @@ def _recorded(home: Path) -> Broker | None:
 
 def _parse(raw: Any) -> Broker | None:
     match raw:
-        case {"pid": int(pid), "port": int(port), "password": str(password)} if pid > 1:
+        case {"pid": int(pid), "port": int(port), "password": str(password)} if pid > 1 or pid == UNKNOWN:
             return Broker(pid, port, password)
     return None
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -50,19 +51,23 @@ def test_a_running_broker_is_adopted_not_started_again(home: Path) -> None:
 
 
 def test_a_broker_whose_starter_was_killed_at_once_is_adopted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(process: "subprocess.Popen[bytes]", _: broker.Broker) -> bool:
-        process.returncode = 0  # nobody is left to wait for it
+    orphans: list[int] = []
+    spawn = subprocess.Popen
+
+    def killed(*command: Any, **given: Any) -> "subprocess.Popen[bytes]":
+        orphan = spawn(*command, **given)
+        orphans.append(orphan.pid)
+        orphan.returncode = 0  # nobody is left to wait for it
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(broker, "_wait_until_ready", killed)
+        patched.setattr(subprocess, "Popen", killed)
         with pytest.raises(KeyboardInterrupt):
             broker.start(home)
-    orphan = json.loads((home / "broker.json").read_text())["pid"]
 
     started = broker.start(home)
 
-    assert started.pid == orphan
+    assert [started.pid] == orphans
     assert started.answers()
 
 
