@@ -36,7 +36,7 @@ class CTranslate2Engine:
     name = "ctranslate2"
 
     def __init__(self) -> None:
-        self._folders: dict[tuple[str, str | None], Path] = {}
+        self._folder = loading.Folders()
 
     def codec(self, spec: ModelSpec) -> EngineCodec:
         if spec.head != "generate":
@@ -69,13 +69,6 @@ class CTranslate2Engine:
         except OutOfMemory as error:
             raise ModelFailed(f"model {spec.name!r} does not fit the memory of {room.device}: {error}") from error
         return loaded
-
-    def _folder(self, spec: ModelSpec) -> Path:
-        """Where the model lies; the Hub is asked once."""
-        key = (spec.path, spec.revision)
-        if key not in self._folders:
-            self._folders[key] = loading.folder_of(spec)
-        return self._folders[key]
 
 
 ENGINE = CTranslate2Engine

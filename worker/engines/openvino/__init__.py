@@ -33,7 +33,7 @@ class OpenVinoEngine:
     name = "openvino"
 
     def __init__(self) -> None:
-        self._folders: dict[tuple[str, str | None], Path] = {}
+        self._folder = loading.Folders()
 
     def codec(self, spec: ModelSpec) -> EngineCodec:
         if spec.head == "generate":
@@ -61,13 +61,6 @@ class OpenVinoEngine:
             folder = converted(room.cache, sources, recipe(spec, dtype), lambda to: convert(spec, codec, dtype, to))
             reader = OpenVinoReader(folder / MODEL, codec, dtype=dtype, threads=room.threads)
         return OpenVinoModel(reader, codec, folder, room)
-
-    def _folder(self, spec: ModelSpec) -> Path:
-        """Where the model lies; the Hub is asked once."""
-        key = (spec.path, spec.revision)
-        if key not in self._folders:
-            self._folders[key] = loading.folder_of(spec)
-        return self._folders[key]
 
 
 ENGINE = OpenVinoEngine

@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,7 +38,7 @@ class TorchEngine:
     name = "torch"
 
     def __init__(self) -> None:
-        self._folders: dict[tuple[str, str | None], Path] = {}
+        self._folder = loading.Folders()
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
 
@@ -73,13 +72,6 @@ class TorchEngine:
         except OutOfMemory as error:
             raise ModelFailed(f"model {spec.name!r} does not fit the memory of {room.device}: {error}") from error
         return loaded
-
-    def _folder(self, spec: ModelSpec) -> Path:
-        """Where the model lies; the Hub is asked once."""
-        key = (spec.path, spec.revision)
-        if key not in self._folders:
-            self._folders[key] = loading.folder_of(spec)
-        return self._folders[key]
 
 
 ENGINE = TorchEngine

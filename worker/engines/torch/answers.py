@@ -54,11 +54,11 @@ def has_stopped(decode: Decode, ids: Sequence[int], stop: Sequence[str]) -> bool
 
 
 def generated(item: Work, rows: Sequence[Row], text: Callable[[Ask, Row], str]) -> Outcome:
-    """The outcome of a request: one row for each sample, or one for all where every sample is the same text."""
+    """The outcome of a request, from a row for each sample."""
     ask: Ask = item.encoded.payload
     found = [_sample(text(ask, row), row, ask.stop) for row in rows]
     written = sum(row.tokens for row in rows)
-    return Generated(tuple(found * (ask.n // len(found))), input_tokens=item.encoded.length, output_tokens=written)
+    return Generated(tuple(found), input_tokens=item.encoded.length, output_tokens=written)
 
 
 def not_a_number(item: Work) -> Failed:

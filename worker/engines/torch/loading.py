@@ -133,6 +133,19 @@ def bytes_of(folder: Path, dtype: str) -> int:
     return sum(_bytes_of_file(file, width) for file in weights_of(folder))
 
 
+class Folders:
+    """Where models lie, as `folder_of` says; the Hub is asked once for each."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str | None], Path] = {}
+
+    def __call__(self, spec: ModelSpec) -> Path:
+        key = (spec.path, spec.revision)
+        if key not in self._known:
+            self._known[key] = folder_of(spec)
+        return self._known[key]
+
+
 @contextmanager
 def failures(spec: ModelSpec) -> Iterator[None]:
     """What the model libraries raise, as ModelFailed with the model's name."""
