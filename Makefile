@@ -2,7 +2,7 @@
 # with spaces or non-ASCII letters in its name works.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean constraints secrets
+.PHONY: help demo test faults soak check format bench clean constraints secrets
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -23,6 +23,13 @@ demo: $(VENV)/.worker ## install, fetch the demo models, run real jobs over exam
 
 test: $(VENV)/.dev ## every test, with private PostgreSQL and Valkey servers
 	@$(PY) -m pytest -n 2 --dist worksteal
+
+faults: $(VENV)/.dev ## the whole fault suite (tests/faults); repeat a run with SEED=N
+	@$(PY) -m pytest tests/faults -m 'not soak' -n 2 --dist worksteal $(if $(SEED),--seed $(SEED))
+
+soak: MINUTES ?= 60
+soak: $(VENV)/.dev ## every fault at random for MINUTES=60
+	@$(PY) -m pytest tests/faults -m soak -s --timeout 0 --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 check: $(VENV)/.dev ## formatting, lint, types and the direction of imports
 	@$(PY) -m ruff format --check .

@@ -1,5 +1,6 @@
 """Fixtures shared by every test: private servers for the session, a fresh database and settings for each test."""
 
+import random
 import re
 import shutil
 import signal
@@ -19,11 +20,25 @@ if TYPE_CHECKING:
 MakeSettings = Callable[..., Settings]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, default=1.0, help="how long the soak runs")
+    parser.addoption("--seed", type=int, help="repeat the random choices of a run that printed this seed")
+
+
 def pytest_configure() -> None:
     """A shell's `&` and nohup leave signals ignored, which processes inherit; the tests' processes are to hear them."""
     for ignored in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(ignored) == signal.SIG_IGN:
             signal.signal(ignored, signal.default_int_handler if ignored == signal.SIGINT else signal.SIG_DFL)
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """Every random choice of a test. Its seed is printed; `--seed` repeats it."""
+    given = request.config.getoption("--seed")
+    seed = random.SystemRandom().randrange(10**6) if given is None else given
+    print(f"seed {seed}")
+    return random.Random(f"{seed}/{request.node.nodeid}")
 
 
 @pytest.fixture(scope="session")

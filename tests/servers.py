@@ -1,7 +1,6 @@
 """Private PostgreSQL and Valkey processes for tests and benchmarks: own port, own folder, ended by their own pid."""
 
 import atexit
-import contextlib
 import importlib.util
 import os
 import pwd
@@ -10,7 +9,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -247,85 +245,6 @@ class Valkey(Server):
                 return connection.recv(16).startswith(b"+PONG")
         except OSError:
             return False
-
-
-class Proxy:
-    """A TCP proxy before a local server; it can cut a connection at a certain request, before or after it arrives."""
-
-    def __init__(self, target_port: int) -> None:
-        self._target = target_port
-        self._cut: tuple[bytes, bool] | None = None
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-
-    def cut_at(self, request: bytes, *, delivered: bool) -> None:
-        """Cut the next connection that sends these bytes; if `delivered`, once the server has answered them."""
-        self._cut = (request, delivered)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(("127.0.0.1", self._target))
-            answers = _Answers(server, client)
-            threading.Thread(target=self._requests, args=(client, server, answers), daemon=True).start()
-            threading.Thread(target=answers.run, daemon=True).start()
-
-    def _requests(self, client: socket.socket, server: socket.socket, answers: "_Answers") -> None:
-        while data := _received(client):
-            cut = self._cut
-            if cut is not None and cut[0] in data:
-                self._cut = None
-                if cut[1]:
-                    answers.swallow.set()
-                    server.sendall(data)
-                    answers.swallowed.wait(10)
-                break
-            server.sendall(data)
-        for end in (client, server):
-            _shut(end)
-
-
-class _Answers:
-    """Passes what the server says on to the client, until it is told to swallow it."""
-
-    def __init__(self, server: socket.socket, client: socket.socket) -> None:
-        self._server, self._client = server, client
-        self.swallow, self.swallowed = threading.Event(), threading.Event()
-
-    def run(self) -> None:
-        while data := _received(self._server):
-            if self.swallow.is_set():
-                self.swallowed.set()
-                continue
-            try:
-                self._client.sendall(data)
-            except OSError:
-                break
-        for end in (self._client, self._server):
-            _shut(end)
-
-
-def _received(end: socket.socket) -> bytes:
-    try:
-        return end.recv(65536)
-    except OSError:
-        return b""
-
-
-def _shut(end: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)
-    end.close()
 
 
 def _postgres_binaries(folder: Path) -> Path:

@@ -13,8 +13,9 @@ from sqlalchemy import Connection, event, text
 from jobs.errors import InvalidSettings, SchemaOutdated, StoreUnavailable
 from jobs.states import JobState
 from jobs.store import Store
+from tests.proxy import Proxy
 from tests.rows import block, chunk_states, claim, done, loading_job, ok, part, queued_job, rows, spec
-from tests.servers import Postgres, Proxy, free_port
+from tests.servers import Postgres, free_port
 
 
 @pytest.fixture

@@ -24,11 +24,10 @@ _WAIT = """CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql 
     $$ BEGIN IF {when} THEN PERFORM pg_sleep(1.5); END IF; RETURN NEW; END $$"""
 
 
-def test_a_worker_killed_in_mid_batch_is_replaced_within_lease_and_five_seconds(deploy: Deploy) -> None:
+def test_a_worker_killed_in_mid_batch_is_replaced_within_lease_and_five_seconds(
+    deploy: Deploy, chance: random.Random
+) -> None:
     """Row 1."""
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
     mill = deploy(lookahead_items=96)
     job_id = submit(mill.store, 1200, per_chunk=32, model=model(mill.store, delay_s=0.05, max_items=8))
     mill.upkeep.start()
