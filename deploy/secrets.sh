@@ -4,16 +4,24 @@
 # their own.
 set -eu
 folder="$(dirname "$0")/secrets"
-[ -e "$folder/redis_url" ] && { echo "$folder is filled already"; exit 0; }
+[ -e "$folder/owner_url" ] && { echo "$folder is filled already"; exit 0; }
+[ -e "$folder/redis_url" ] && {
+    echo "$folder was filled by an older version; deploy/postgres-roles.sh says which roles and files are new" >&2
+    exit 1
+}
 mkdir -p "$folder"
 chmod 700 "$folder"
 
 password() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
-postgres=$(password)
+owner=$(password)
+textmill=$(password)
 redis=$(password)
 
-printf '%s' "$postgres" > "$folder/postgres_password"
-printf 'postgresql://textmill:%s@postgres:5432/textmill' "$postgres" > "$folder/database_url"
+password > "$folder/postgres_password"
+printf '%s' "$owner" > "$folder/owner_password"
+printf '%s' "$textmill" > "$folder/textmill_password"
+printf 'postgresql://textmill_owner:%s@postgres:5432/textmill' "$owner" > "$folder/owner_url"
+printf 'postgresql://textmill:%s@postgres:5432/textmill' "$textmill" > "$folder/database_url"
 # Whoever has not logged in may ask PING, for the health check. textmill may touch its own keys only, and none of the
 # commands that manage or empty the server; Celery asks INFO for the version and CLIENT for its connections.
 {

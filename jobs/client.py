@@ -97,6 +97,9 @@ class Client:
             retry_of=retry_of,
             tenant=tenant,
         )
+        if len(orjson.dumps(spec.params)) > self._settings.max_params_bytes:
+            most = self._settings.max_params_bytes
+            raise InvalidParams(f"the params are longer than {most:,} bytes as JSON (setting max_params_bytes)")
         return self._submit(found, spec, served, items, on_invalid)
 
     def get(self, job_id: str) -> JobHandle:

@@ -69,6 +69,7 @@ class Intake:
         self, task: AnyTask, spec: JobSpec, source: Source, *, settings: Settings, on_invalid: OnInvalid = "reject"
     ) -> None:
         self._source, self._reject = source, on_invalid == "reject"
+        self._most_items, self._most_bytes = settings.max_job_items, settings.max_job_bytes
         self._checker = Checker(task, spec, settings.max_text_chars)
         self._ids = CustomIds()
         self._refusals = Refusals(settings.home / "reports")
@@ -141,9 +142,14 @@ class Intake:
         raise self._refusals.error()
 
     def _read(self) -> Iterator[Run]:
-        seq = 0
+        seq = size = 0
         for batch in _batches(self._source):
             items = self._accepted(seq, batch)
+            size += sum(map(len, items.lines))
+            if seq + len(items.lines) > self._most_items:
+                raise InvalidInput(f"the input has more than {self._most_items:,} items (setting max_job_items)")
+            if size > self._most_bytes:
+                raise InvalidInput(f"the input has more than {self._most_bytes:,} bytes (setting max_job_bytes)")
             if items.lines:
                 yield Run(seq, items)
             seq += len(items.lines)

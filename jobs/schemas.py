@@ -16,6 +16,11 @@ def _once_each(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+"""A task's, a model's or a field's."""
+MOST_LABELS, MOST_KEPT = 64, 64
+
+
 class Frozen(BaseModel):
     """A value: immutable, and strict about names it does not know."""
 
@@ -36,8 +41,8 @@ class Item(BaseModel):
 class JobSpec(Frozen):
     """What a producer asks for, before the registry and the task have checked it."""
 
-    task: str
-    model: str
+    task: Name
+    model: Name
     params: dict[str, Any] = Field(default_factory=dict)
     queue: str = Field(default="default", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     tenant: str = Field(default="default", min_length=1, max_length=128)
@@ -45,8 +50,10 @@ class JobSpec(Frozen):
     """Higher is claimed first."""
     weight: float = Field(default=1.0, gt=0, le=1000)
     """A job of weight 3 gets three times the work of a job of weight 1 beside it."""
-    labels: dict[str, str] = Field(default_factory=dict)
-    keep: Annotated[tuple[str, ...], AfterValidator(_once_each)] = ()
+    labels: dict[Name, Annotated[str, StringConstraints(max_length=1024)]] = Field(
+        default_factory=dict, max_length=MOST_LABELS
+    )
+    keep: Annotated[tuple[Name, ...], AfterValidator(_once_each), Field(max_length=MOST_KEPT)] = ()
     """Item fields that come back, untouched, under `kept`."""
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=256)
     deadline_at: datetime | None = None

@@ -1,9 +1,11 @@
 """One frozen settings object, read from TEXTMILL_* variables, `*_FILE` secrets and `textmill.toml`."""
 
 import os
+import re
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -74,6 +76,12 @@ class Settings(BaseSettings):
     """Longest input line; a longer one is refused."""
     max_text_chars: int = Field(default=10_000_000, ge=1, le=2**30)
     """Longest text of one item."""
+    max_job_items: int = Field(default=100_000_000, ge=1)
+    """Most items of one job."""
+    max_job_bytes: int = Field(default=2**40, ge=1)
+    """Most bytes of one job's items, as they came in."""
+    max_params_bytes: int = Field(default=4 * 2**20, ge=1024)
+    """Longest `params` of a job, as JSON."""
     loading_timeout_s: float = Field(default=86_400.0, ge=1)
     """A job whose items stop arriving for this long fails as abandoned."""
     log_level: str = Field(default="info", pattern=r"^(debug|info|warning|error)$")
@@ -93,6 +101,8 @@ class Settings(BaseSettings):
     def _redis(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(REDIS_SCHEMES):
             raise ValueError(f"a Redis URL begins with {' or '.join(REDIS_SCHEMES)}")
+        if value is not None:
+            _check_place(value)
         return value
 
     @property
@@ -116,6 +126,17 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over the environment, the environment over secret files, those over the TOML file."""
         return (init_settings, env_settings, _SecretFiles(settings_cls), TomlConfigSettingsSource(settings_cls))
+
+
+def _check_place(url: str) -> None:
+    """Raises ValueError for a port or a database number that is none, without repeating the URL."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError("the port of a Redis URL is a number from 0 to 65535") from error
+    if not re.fullmatch(r"/?\d*", parts.path):
+        raise ValueError("a Redis URL ends in the number of its database: redis://HOST:PORT/0")
 
 
 class _SecretFiles(PydanticBaseSettingsSource):

@@ -136,10 +136,10 @@ def deploy(tmp_path: Path, store_url: str, valkey_url: str, request: pytest.Fixt
 
     made: list[Deployment] = []
 
-    def make(*, redis_url: str = valkey_url, **overrides: Any) -> Deployment:
+    def make(*, database_url: str = store_url, redis_url: str = valkey_url, **overrides: Any) -> Deployment:
         prefix = re.sub(r"\W", "_", request.node.name)[:40] + ":"
         home = tmp_path / f"home{len(made)}"
-        made.append(Deployment(home, store_url, redis_url, **{"key_prefix": prefix, **overrides}))
+        made.append(Deployment(home, database_url, redis_url, **{"key_prefix": prefix, **overrides}))
         return made[-1]
 
     yield make

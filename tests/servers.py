@@ -163,6 +163,12 @@ class Postgres(Server):
             names = ", ".join(f'"{name}"' for (name,) in found if name != "alembic_version")
             connection.execute(f"TRUNCATE {names} RESTART IDENTITY")
 
+    def run_script(self, script: Path, **variables: str) -> None:
+        """Run a shell script that uses `psql`, as the superuser of this server. Raises CalledProcessError."""
+        path = f"{self._bin}{os.pathsep}{os.environ['PATH']}"
+        where = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGCONNECT_TIMEOUT": "5"}
+        subprocess.run(["sh", script], env={**os.environ, **where, "PATH": path, **variables}, check=True)
+
     def drop_database(self, url: str) -> None:
         """Remove a database made by `create_database`, ending its connections."""
         with self.connect() as connection:
@@ -242,7 +248,7 @@ class Valkey(Server):
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
+                return connection.recv(16).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
 

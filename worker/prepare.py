@@ -5,11 +5,10 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import orjson
 from pydantic import ValidationError
 
 from jobs.errors import InvalidParams, ItemError, ItemErrorCode
-from jobs.store.encoding import parse_block
+from jobs.store.encoding import custom_id, kept, parse_block
 from jobs.store.values import Claim
 from jobs.tasks import explain, merge, resolve, task_adapter, validate_params
 from jobs.tasks.base import Asked, Failed, Task
@@ -73,7 +72,7 @@ class Plans:
 class Unreadable(NamedTuple):
     """Stands for an item that is none of the task's."""
 
-    custom_id: str | None
+    custom_id: str
     why: str
 
 
@@ -105,38 +104,24 @@ def _read(held: Held, lines: Sequence[bytes], have: Collection[int]) -> None:
         seqs = [seq for seq in seqs if seq not in have]
         lines = [lines[seq - claim.seq_lo] for seq in seqs]
     held.seqs = list(seqs)
-    held.items = _items(held.task, lines)
+    held.items = _items(held.task, held.seqs, lines)
     if claim.keep:
-        held.kept = [_kept(line, claim.keep) for line in lines]
+        held.kept = [kept(line, claim.keep) for line in lines]
 
 
-def _items(task: AnyTask, lines: Sequence[bytes]) -> list[Any]:
+def _items(task: AnyTask, seqs: Sequence[int], lines: Sequence[bytes]) -> list[Any]:
     adapter = task_adapter(task)
     try:
         return adapter.validate_json(b"[" + b",".join(lines) + b"]")
     except ValidationError:
-        return [_item(task, line) for line in lines]
+        return [_item(task, seq, line) for seq, line in zip(seqs, lines, strict=True)]
 
 
-def _item(task: AnyTask, line: bytes) -> Any:
+def _item(task: AnyTask, seq: int, line: bytes) -> Any:
     try:
         return task.input.model_validate_json(line)
     except ValidationError as error:
-        return Unreadable(_custom_id(line), "; ".join(explain(error)))
-
-
-def _custom_id(line: bytes) -> str | None:
-    try:
-        given = orjson.loads(line).get("custom_id")
-    except (ValueError, AttributeError):
-        return None
-    return given if isinstance(given, str) else None
-
-
-def _kept(line: bytes, keep: Sequence[str]) -> str | None:
-    fields = orjson.loads(line)
-    kept = {name: fields[name] for name in keep if name in fields}
-    return orjson.dumps(kept).decode() if kept else None
+        return Unreadable(custom_id(seq, line), "; ".join(explain(error)))
 
 
 def _own_params(held: Held, index: int, item: Any) -> Any:

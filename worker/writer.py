@@ -211,10 +211,20 @@ class Writer:
         return set()
 
     def _saved_singly(self, saves: list[Save], chunks: dict[int, Held], error: TextmillError) -> set[int]:
-        """One chunk's rows were refused: find it, so that it alone fails."""
+        """One chunk's rows were refused: find it, so that it alone fails. Its last try saves errors in their place."""
         if len(saves) > 1:
             return set().union(*(self._saved([save], chunks) for save in saves))
-        held = chunks[saves[0].chunk_id]
+        (save,) = saves
+        held = chunks[save.chunk_id]
+        if held.claim.errors + 1 >= MOST_ERRORS:
+            reason = f"its results were refused {MOST_ERRORS} times, at last: {error}"
+            try:
+                return self._store.chunks.save([save._replace(rows=held.spoil(save.rows, reason))])
+            except StoreUnavailable as away:
+                log.warning("saving results: %s", away)
+            except TextmillError:
+                self._take_job_fails((held.claim.job_id, f"results cannot be saved: {error}"))
+                return set()
         if self._in_hand.drop(held):
             self._release(held, error=f"saving: {error}")
         return set()

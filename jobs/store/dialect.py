@@ -223,7 +223,7 @@ _WORDS = {
 def _address(url: str) -> URL:
     try:
         address = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise InvalidSettings("the database URL cannot be read; postgresql://... or sqlite:///... is wanted") from error
     backend = address.get_backend_name()
     if backend in ("postgresql", "postgres"):

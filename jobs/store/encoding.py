@@ -11,28 +11,42 @@ from jobs.errors import InvalidInput
 from jobs.store.values import ResultRow
 
 JSONL_ZLIB = "jsonl+zlib"
+LONGEST_ID = 512
+LARGEST_BLOCK = 2**30 + 2**21
+"""Bytes of a block, unpacked: the longest line that may be allowed, and what may stand before it."""
 
 
 def parse_block(encoding: str, data: bytes) -> list[bytes]:
     """The items of a stored block, each a line of JSON: an object under the task's field names. Raises InvalidInput."""
     if encoding != JSONL_ZLIB:
         raise InvalidInput(f"a block is stored as {encoding!r}; this version reads {JSONL_ZLIB!r}")
-    return zlib.decompress(data).split(b"\n")
+    unpacking = zlib.decompressobj()
+    lines = unpacking.decompress(data, LARGEST_BLOCK)
+    if not unpacking.eof:
+        raise InvalidInput(f"a block is cut off, or has more than {LARGEST_BLOCK:,} bytes when it is unpacked")
+    return lines.split(b"\n")
 
 
 def custom_id(seq: int, line: bytes) -> str:
-    """The item's own id, or its `seq` as text."""
-    item = orjson.loads(line)
-    given = item.get("custom_id") if isinstance(item, Mapping) else None
-    return given if isinstance(given, str) else str(seq)
+    """The item's own id, or its `seq` as text; also of a line that is no item, or has an id that cannot be stored."""
+    given = _object(line).get("custom_id")
+    usable = isinstance(given, str) and given and "\0" not in given
+    return str(given)[:LONGEST_ID] if usable else str(seq)
 
 
 def kept(line: bytes, keep: Sequence[str]) -> str | None:
-    """The item's fields that are to come back untouched, as JSON text."""
-    item: Any = orjson.loads(line) if keep else None
-    if not isinstance(item, Mapping):
-        return None
-    return orjson.dumps({name: item[name] for name in keep if name in item}).decode()
+    """The item's fields that are to come back untouched, as JSON text; None when it has none of them."""
+    fields = _object(line) if keep else {}
+    found = {name: fields[name] for name in keep if name in fields}
+    return orjson.dumps(found).decode() if found else None
+
+
+def _object(line: bytes) -> Mapping[str, Any]:
+    try:
+        found = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, Mapping) else {}
 
 
 def storable(message: str) -> str:

@@ -101,16 +101,15 @@ def stack(compose: Compose, secrets: Path, postgres: Postgres, tmp_path: Path) -
     arguments = compose["services"]["redis"]["command"][1:]
     with ComposeValkey([part.replace(SECRETS, f"{secrets}/") for part in arguments]).start() as valkey:
         _point(secrets / "redis_url", "@redis:6379", f"@127.0.0.1:{valkey.port}")
-        _point(secrets / "database_url", "@postgres:5432", f"@127.0.0.1:{postgres.port}")
-        with postgres.connect() as connection:
-            connection.execute("CREATE ROLE textmill LOGIN")
-            connection.execute("CREATE DATABASE textmill OWNER textmill")
+        for name in ("database_url", "owner_url"):
+            _point(secrets / name, "@postgres:5432", f"@127.0.0.1:{postgres.port}")
+        postgres.run_script(ROOT / "deploy" / "postgres-roles.sh", SECRETS=str(secrets))
         started = Stack(compose, secrets, tmp_path)
         yield started
         started.kill()
         with postgres.connect() as connection:
             connection.execute("DROP DATABASE textmill WITH (FORCE)")
-            connection.execute("DROP ROLE textmill")
+            connection.execute("DROP ROLE textmill, textmill_owner")
 
 
 def _point(secret: Path, host: str, there: str) -> None:
@@ -223,6 +222,27 @@ def test_the_file_s_own_commands_run_a_job_and_stop_in_time(stack: Stack, secret
     assert job.counts.ok == len(texts)
     assert stack.processes["upkeep"].poll() is None, stack.said("upkeep")
     assert [stack.stop(name) for name in ("worker", "upkeep")] == [0, 0], stack.said("worker") + stack.said("upkeep")
+
+
+@pytest.mark.servers
+def test_what_runs_jobs_may_write_rows_and_nothing_else(stack: Stack, secrets: Path) -> None:
+    import psycopg
+
+    assert stack.start("migrate").wait(60) == 0, stack.said("migrate")
+
+    with psycopg.connect((secrets / "database_url").read_text(encoding="utf-8"), autocommit=True) as connection:
+        connection.execute("DELETE FROM results")
+        for forbidden in (
+            "DROP TABLE results",
+            "TRUNCATE results",
+            "ALTER TABLE results ADD COLUMN more text",
+            "CREATE TABLE mine (id int)",
+            "CREATE ROLE other",
+            "COPY results TO PROGRAM 'cat'",
+            "CREATE SCHEMA other",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(forbidden)
 
 
 @pytest.mark.servers
