@@ -206,7 +206,7 @@ def test_a_suspect_chunk_runs_with_nothing_else_in_flight(store: Store, make_shi
 def test_a_suspect_is_put_back_however_long_the_database_is_away(
     store: Store, make_shift: MakeShift, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_id = submit(store, 40, per_chunk=10, model=model(store, delay_s=0.01))
+    job_id = submit(store, 40, per_chunk=10, model=model(store, delay_s=0.2))
     store._db.write(lambda connection: connection.exec_driver_sql("UPDATE chunks SET crashes = 1 WHERE seq_lo = 10"))
     answers, release = iter([StoreUnavailable("the database is away")] * 2), store.chunks.release
     tries: list[bool] = []
