@@ -76,6 +76,8 @@ class Settings(BaseSettings):
     """Longest input line; a longer one is refused."""
     max_text_chars: int = Field(default=10_000_000, ge=1, le=2**30)
     """Longest text of one item."""
+    retention_days: float | None = Field(default=None, gt=0)
+    """Days after which a job that has ended is deleted, with its items and results. Default: never."""
     max_job_items: int = Field(default=100_000_000, ge=1)
     """Most items of one job."""
     max_job_bytes: int = Field(default=2**40, ge=1)

@@ -21,6 +21,8 @@ LIVE_S = 60.0
 """A worker that reported in this time counts as live."""
 FORGET_S = 3600.0
 """Workers that fell silent this long ago are forgotten."""
+PIECES = 8
+"""Pieces of deleted jobs that one round takes away."""
 SLOW_ROUNDS = 30
 """Rounds from one housekeeping of rare things to the next."""
 LONGEST_WAIT_S = 10.0
@@ -34,6 +36,8 @@ class Upkeep:
         self._store, self._queue, self._settings, self._holder = store, queue, settings, holder
         self._token: str | None = None
         self._rounds = 0
+        self._sweeping = False
+        """Whether rows of deleted jobs may be left."""
         self._queue_down = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -72,12 +76,16 @@ class Upkeep:
         """What was done, by name, without what was nothing to do; empty when another leads. Raises StoreUnavailable."""
         if not self._leads():
             return {}
-        done = self._take_over() | {
-            "expired": self._store.jobs.expire_due(),
-            "finished": self._finish(),
-            "forecast": self._store.jobs.forecast(),
-            "hints": self._top_up(),
-        }
+        done = (
+            self._take_over()
+            | self._forget()
+            | {
+                "expired": self._store.jobs.expire_due(),
+                "finished": self._finish(),
+                "forecast": self._store.jobs.forecast(),
+                "hints": self._top_up(),
+            }
+        )
         if self._rounds % SLOW_ROUNDS == 0:
             done["abandoned"] = self._store.jobs.abandon_stale(self._settings.loading_timeout_s)
             done["forgotten"] = self._store.workers.prune(FORGET_S)
@@ -86,6 +94,20 @@ class Upkeep:
         if done.keys() - {"hints", "forecast"}:
             log.info("upkeep: %s", ", ".join(f"{name} {count}" for name, count in done.items()))
         return done
+
+    def _forget(self) -> dict[str, int]:
+        """Delete what is too old: look for it now and then, and take it away in small pieces."""
+        days = self._settings.retention_days
+        if days is None:
+            return {}
+        retention, deleted = self._store.retention, 0
+        if self._rounds % SLOW_ROUNDS == 0:
+            deleted, self._sweeping = retention.mark(days * 86_400), True
+        for _ in range(PIECES if self._sweeping else 0):
+            self._sweeping = retention.sweep() > 0
+            if not self._sweeping:
+                break
+        return {"deleted": deleted}
 
     def _leads(self) -> bool:
         leaders, ttl_s = self._store.leaders, self._settings.leader_ttl_s

@@ -7,6 +7,7 @@ from jobs.store.jobs import Jobs
 from jobs.store.leaders import Leaders
 from jobs.store.models import Models
 from jobs.store.results import Results
+from jobs.store.retention import Retention
 from jobs.store.retries import Retries
 from jobs.store.workers import Workers
 
@@ -25,6 +26,7 @@ class Store:
         self.jobs = Jobs(database)
         self.chunks = Chunks(database, lease_s=lease_s)
         self.results = Results(database)
+        self.retention = Retention(database)
         self.retries = Retries(database, self.jobs, self.results)
         self.leaders = Leaders(database)
         self.workers = Workers(database)

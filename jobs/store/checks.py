@@ -1,4 +1,7 @@
-"""What must be true of every database at rest, asked in SQL: `textmill db check`."""
+"""What must be true of every database, also of one that is being worked on: `textmill db check`.
+
+Each rule is one statement, which sees the rows as they are at one moment. Jobs that are being deleted are left out.
+"""
 
 from jobs.store.dialect import Database
 
@@ -7,8 +10,10 @@ MOST = 20
 
 RULES = {
     "job {0}: {1} items, and {2} results": """
-        SELECT id, n_items, (SELECT count(*) FROM results WHERE results.job_id = jobs.id) AS found FROM jobs
-        WHERE state = 'completed' AND n_items <> (SELECT count(*) FROM results WHERE results.job_id = jobs.id)
+        SELECT id, n_items, found FROM (
+            SELECT id, n_items, (SELECT count(*) FROM results WHERE results.job_id = jobs.id) AS found FROM jobs
+            WHERE state = 'completed' AND expires_at IS NULL) AS counts
+        WHERE n_items <> found
     """,
     "job {0}: the result of item {1} is of no item": """
         SELECT results.job_id, results.seq FROM results LEFT JOIN jobs ON jobs.id = results.job_id
@@ -19,7 +24,7 @@ RULES = {
             SELECT jobs.id,
                 (SELECT coalesce(sum(n_ok + n_error), 0) FROM chunks WHERE chunks.job_id = jobs.id) AS counted,
                 (SELECT count(*) FROM results WHERE results.job_id = jobs.id) AS found
-            FROM jobs) AS counts
+            FROM jobs WHERE expires_at IS NULL) AS counts
         WHERE counted <> found
     """,
     "job {0} is {1}, and its chunk {2} is {3}": """
@@ -35,8 +40,13 @@ RULES = {
         SELECT id, covered, n_items FROM (
             SELECT jobs.id, jobs.n_items, (SELECT coalesce(sum(seq_hi - seq_lo), 0) FROM chunks
                 WHERE chunks.job_id = jobs.id AND chunks.state <> 'split') AS covered
-            FROM jobs WHERE jobs.sealed_at IS NOT NULL) AS spans
+            FROM jobs WHERE jobs.sealed_at IS NOT NULL AND jobs.expires_at IS NULL) AS spans
         WHERE covered <> n_items
+    """,
+    "job {0} has ended work alone, and nobody has finished it for a minute": """
+        SELECT id FROM jobs WHERE state IN ('queued', 'running') AND sealed_at < {minute_ago} AND NOT EXISTS (
+            SELECT 1 FROM chunks WHERE chunks.job_id = jobs.id
+                AND (state IN ('held', 'pending', 'running') OR finished_at > {minute_ago}))
     """,
     "chunk {0} is {1} and holds a lease": """
         SELECT id, state FROM chunks WHERE state <> 'running' AND lease_until IS NOT NULL

@@ -196,6 +196,7 @@ _WORDS = {
     "postgresql": {
         "now": "clock_timestamp()",
         "later": "(clock_timestamp() + make_interval(secs => :lease_s))",
+        "minute_ago": "(clock_timestamp() - make_interval(secs => 60))",
         "lock_c": "FOR UPDATE OF c",
         "skip_c": "FOR UPDATE OF c SKIP LOCKED",
         "share": "FOR SHARE",
@@ -207,6 +208,7 @@ _WORDS = {
     "sqlite": {
         "now": "strftime('%Y-%m-%d %H:%M:%f000', 'now')",
         "later": "strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%.3f seconds', :lease_s))",
+        "minute_ago": "strftime('%Y-%m-%d %H:%M:%f000', 'now', '-60 seconds')",
         "lock_c": "",
         "skip_c": "",
         "share": "",

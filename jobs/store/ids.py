@@ -17,6 +17,12 @@ def new_id() -> UUID:
     return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | secrets.randbits(62))
 
 
+def latest_of(age_s: float) -> UUID:
+    """The largest id that could be made so many seconds ago, by this machine's clock."""
+    milliseconds = max(0, int((time.time() - age_s) * 1000))
+    return UUID(int=((milliseconds + 1) << 80) - 1)
+
+
 def public(job_id: UUID) -> str:
     """The id as callers see it."""
     return PREFIX + job_id.hex

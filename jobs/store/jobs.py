@@ -13,6 +13,7 @@ from jobs.states import FINAL, ChunkState, Control, JobState
 from jobs.store import encoding, ids, progress, rows, turns
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
+from jobs.store.retention import NOT_GONE, check_there
 from jobs.store.tables import blocks, jobs
 from jobs.store.values import NewBlock
 
@@ -128,7 +129,7 @@ class Jobs:
         before: str | None = None,
     ) -> list[Job]:
         """Jobs, newest first; `before` is the id of the last job of the page before."""
-        wanted = select(jobs).order_by(jobs.c.id.desc()).limit(limit)
+        wanted = select(jobs).where(NOT_GONE).order_by(jobs.c.id.desc()).limit(limit)
         if states is not None:
             wanted = wanted.where(jobs.c.state.in_([str(state) for state in states]))
         if tenant is not None:
@@ -242,7 +243,12 @@ class Jobs:
         return self._end_all(stale, JobState.FAILED, f"abandoned: no items arrived for {timeout_s:g} s")
 
     def _blocks_after(self, job: UUID, after: int) -> Sequence[Any]:
-        return self._db.read(lambda connection: rows.blocks_after(connection, job, after, LINES_AT_ONCE))
+        def work(connection: Connection) -> Sequence[Any]:
+            found = rows.blocks_after(connection, job, after, LINES_AT_ONCE)
+            check_there(connection, job)
+            return found
+
+        return self._db.read(work)
 
     def _seal(self, connection: Connection, job: Row[Any], n_items: int, n_chunks: int) -> None:
         values = {"n_items": n_items, "n_chunks": n_chunks, "state": JobState.QUEUED, "sealed_at": now()}

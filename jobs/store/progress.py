@@ -11,6 +11,7 @@ from jobs.schemas import Counts, Job, JobUsage, Rate
 from jobs.states import FINAL, Control, JobState
 from jobs.store import ids
 from jobs.store.clock import later, now
+from jobs.store.retention import NOT_GONE
 from jobs.store.tables import chunks, jobs
 
 RECENT_S = 60.0
@@ -112,4 +113,5 @@ def _eta(left: int, rate: Rate, moment: datetime) -> datetime | None:
 def by_prefix(connection: Connection, text: str) -> list[Row[Any]]:
     """Up to three rows of `jobs` whose id begins so, oldest first."""
     low, high = ids.span(text)
-    return list(connection.execute(select(jobs).where(jobs.c.id.between(low, high)).order_by(jobs.c.id).limit(3)))
+    wanted = select(jobs).where(jobs.c.id.between(low, high), NOT_GONE).order_by(jobs.c.id).limit(3)
+    return list(connection.execute(wanted))

@@ -13,6 +13,7 @@ from jobs.store import ids
 from jobs.store.dialect import Database
 from jobs.store.encoding import embedding
 from jobs.store.newest import Mark
+from jobs.store.retention import check_there
 from jobs.store.tables import results
 from jobs.store.values import ResultRow
 
@@ -23,7 +24,10 @@ _ROWS = f"SELECT {', '.join(ResultRow._fields)} FROM results WHERE job_id = :job
 
 
 class Results:
-    """The results of all jobs. Written once, so that pages read at different times fit together."""
+    """The results of all jobs. Written once, so that pages read at different times fit together.
+
+    Reading those of a job that is not there, or was deleted meanwhile, raises UnknownJob.
+    """
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -74,13 +78,19 @@ class Results:
         if status is not None:
             wanted = wanted.where(results.c.status == status)
         after = -1
-        while found := self._marks_after(wanted, after):
+        while found := self._marks_after(job_id, wanted, after):
             yield found
             after = found[-1].seq
 
-    def _marks_after(self, wanted: Select[Any], after: int) -> list[Mark]:
+    def _marks_after(self, job_id: str, wanted: Select[Any], after: int) -> list[Mark]:
         page = wanted.where(results.c.seq > after)
-        return self._db.read(lambda connection: [Mark(*row) for row in connection.execute(page)])
+
+        def work(connection: Connection) -> list[Mark]:
+            found = [Mark(*row) for row in connection.execute(page)]
+            check_there(connection, ids.parse(job_id))
+            return found
+
+        return self._db.read(work)
 
     def _rows(self, job_id: UUID, condition: str, values: dict[str, Any]) -> list[ResultRow]:
         job: Any = job_id if self._db.dialect == "postgresql" else job_id.hex
@@ -89,7 +99,9 @@ class Results:
 
         def work(connection: Connection) -> list[ResultRow]:
             cursor: Any = connection.execute(query, {"job_id": job, **values}).cursor
-            return list(map(ResultRow._make, cursor.fetchall()))
+            found = list(map(ResultRow._make, cursor.fetchall()))
+            check_there(connection, job_id)
+            return found
 
         return self._db.read(work)
 

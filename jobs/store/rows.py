@@ -11,6 +11,7 @@ from jobs.schemas import Job, JobSpec
 from jobs.states import LIVE, ChunkState, Control, JobState
 from jobs.store import ids, progress
 from jobs.store.clock import now
+from jobs.store.retention import NOT_GONE
 from jobs.store.tables import blocks, chunks, jobs
 from jobs.store.values import NewBlock
 
@@ -39,7 +40,8 @@ def find(connection: Connection, condition: ColumnElement[bool]) -> Row[Any] | N
 
 def locked(connection: Connection, job_id: str) -> Row[Any]:
     """The job's row, locked for the rest of the transaction. Jobs are locked before chunks, always."""
-    row = connection.execute(select(jobs).where(jobs.c.id == ids.parse(job_id)).with_for_update()).one_or_none()
+    wanted = select(jobs).where(jobs.c.id == ids.parse(job_id), NOT_GONE)
+    row = connection.execute(wanted.with_for_update()).one_or_none()
     if row is None:
         raise UnknownJob(f"no job {job_id!r}")
     return row
