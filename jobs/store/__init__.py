@@ -1,6 +1,8 @@
 """Persistence: everything that is true of jobs lies in SQL, and every public method here is one transaction."""
 
-from jobs.store import checks, migrate
+from pathlib import Path
+
+from jobs.store import backup, checks, migrate
 from jobs.store.chunks import Chunks
 from jobs.store.dialect import Database
 from jobs.store.jobs import Jobs
@@ -60,6 +62,10 @@ class Store:
     def check_schema(self) -> None:
         """Raises SchemaOutdated unless the database is at this code's revision."""
         migrate.check(self._db)
+
+    def backup(self, target: Path) -> None:
+        """Copy a SQLite database, in use or not, to a new file. Raises InvalidState, UsageError, OSError."""
+        backup.backup(self._db, target)
 
     def check(self) -> list[str]:
         """What is wrong with the rows, in words; empty when all is well."""
