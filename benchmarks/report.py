@@ -8,19 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from jobs.cli.table import table
 
 
 def show(name: str, rows: Sequence[Mapping[str, Any]], *, note: str = "") -> None:
     """Print `rows`, which share their keys, as a table, and all of it again as one JSON line."""
-    console = Console(width=120)
-    table = Table(title=f"{name}{f' ({note})' if note else ''}", title_justify="left", caption=_words(machine()))
-    for column in rows[0]:
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    console.print(table)
+    cells = [[_cell(value) for value in row.values()] for row in rows]
+    print(f"{name}{f' ({note})' if note else ''}\n\n{table(list(rows[0]), cells)}\n\n{_words(machine())}")
     print(json.dumps({"benchmark": name, "machine": machine(), "rows": rows}), flush=True)
 
 

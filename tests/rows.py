@@ -3,12 +3,14 @@
 import hashlib
 import zlib
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from sqlalchemy import text, update
 
-from jobs.schemas import Job, JobSpec
+from jobs.schemas import Counts, Job, JobSpec
+from jobs.states import JobState
 from jobs.store import Store
 from jobs.store.clock import later
 from jobs.store.tables import chunks
@@ -30,6 +32,20 @@ def block(seq_lo: int, n_items: int, *, per_chunk: int = 5, cost: int = 10, line
 
 def spec(**given: Any) -> JobSpec:
     return JobSpec(**{"task": "classify", "model": "fake", **given})
+
+
+def running_job(**fields: Any) -> Job:
+    """A job as a client sees it, that no store has."""
+    defaults: dict[str, Any] = {
+        "id": "job_0199" + "a" * 28,
+        "task": "classify",
+        "model": "fake",
+        "state": JobState.RUNNING,
+        "counts": Counts(total=1000, ok=412, error=3, pending=585),
+        "progress": 0.415,
+        "created_at": datetime(2026, 11, 23, tzinfo=UTC),
+    }
+    return Job(**defaults | fields)
 
 
 def loading_job(store: Store, **given: Any) -> Job:

@@ -17,7 +17,7 @@ QUIET_GC = (100_000, 20, 50)
 
 def main() -> None:
     """Run one command line; ends the process with its exit code. Nothing heavy is loaded before a command needs it."""
-    from jobs.cli.app import build
+    from jobs.cli.app import textmill
     from jobs.errors import TextmillError
 
     _open_closed_streams()
@@ -25,7 +25,7 @@ def main() -> None:
     # What the library logs is for services; commands say what matters themselves.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
-        build()(prog_name="textmill")
+        textmill(prog_name="textmill")
     except TextmillError as error:
         _end(str(error))
     except BrokenPipeError:

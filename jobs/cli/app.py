@@ -1,52 +1,50 @@
 """The command tree: which command is in which file."""
 
 import os
-from importlib import import_module
-from typing import Annotated
+from typing import Any
 
-import typer
+import click
 
-GROUPS = ("run", "up", "jobs", "tasks", "models", "services", "db", "doctor")
-"""Files of this folder, in the order of `textmill --help`; each adds its commands in `add_to(app)`."""
+from jobs.cli import INTERRUPTED
+from jobs.cli.db import db
+from jobs.cli.doctor import doctor
+from jobs.cli.group import InOrder
+from jobs.cli.jobs import cancel, list_jobs, pause, results, resume, status, watch
+from jobs.cli.models import models
+from jobs.cli.run import run
+from jobs.cli.services import upkeep, worker
+from jobs.cli.submit import retry, submit
+from jobs.cli.tasks import tasks
+from jobs.cli.up import up
+
+COMMANDS = (
+    *(run, up, submit, status, watch, results, list_jobs, pause, resume, cancel, retry),
+    *(tasks, worker, upkeep, doctor, models, db),
+)
+"""In the order of `textmill --help`."""
 
 EPILOG = "Settings: TEXTMILL_* variables or textmill.toml; `textmill doctor` shows those in force."
 
 
-def build() -> typer.Typer:
-    """The whole command, ready to be called."""
-    # Plain help: rich's would double the time `textmill --help` takes.
-    app = typer.Typer(
-        name="textmill",
-        help="Bulk NLP jobs on your own machines. Begin with: textmill run classify texts.txt --model fake",
-        epilog=EPILOG,
-        no_args_is_help=True,
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.callback()(_everywhere)
-    for group in GROUPS:
-        import_module(f"jobs.cli.{group}").add_to(app)
-    return app
+class Interruptible(InOrder):
+    """Ctrl-C ends the command with a code of its own; click's is that of any error."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise click.exceptions.Exit(INTERRUPTED) from error
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
-
-        typer.echo(f"textmill {version('textmill')}")
-        raise typer.Exit
-
-
-def _everywhere(
-    home: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="Where the embedded database, broker and logs live [~/.textmill]."),
-    ] = None,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
-    ] = False,
-) -> None:
+@click.group(
+    cls=Interruptible,
+    commands=COMMANDS,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
+@click.option("--home", metavar="FOLDER", help="Where the embedded database, broker and logs live [~/.textmill].")
+@click.version_option(package_name="textmill", message="%(prog)s %(version)s", help="Show the version and leave.")
+def textmill(home: str | None) -> None:
+    """Bulk NLP jobs on your own machines. Begin with: textmill run classify texts.txt --model fake"""
     if home is not None:
         os.environ["TEXTMILL_HOME"] = home

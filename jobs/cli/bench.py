@@ -5,10 +5,11 @@ import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
+from jobs.cli import options
 from jobs.cli.inputs import open_inputs
 from jobs.cli.session import registry, store
 from jobs.cli.table import table
@@ -22,23 +23,40 @@ READ_ONCE, GENERATED = 256, 16
 """Texts that are taken by default: of models that read a text once, and of those that write one."""
 
 
+@click.command()
+@click.argument("model", help=options.ANY_MODEL)
+@click.argument("inputs", metavar="[INPUT]...", nargs=-1, help="As for `textmill run`; without: a few sample texts.")
+@options.text_field
+@click.option(
+    "--items", metavar="N", type=click.IntRange(min=1), help="Texts to take from the input's start [256, or 16]."
+)
+@click.option(
+    "--rounds",
+    metavar="N",
+    type=click.IntRange(1, 100),
+    default=3,
+    help="Each engine answers all texts so often, in turns.",
+)
+@click.option(
+    "--new-tokens", metavar="N", type=click.IntRange(min=1), default=64, help="Most tokens of each generated text."
+)
+@click.option(
+    "--agreement",
+    metavar="SHARE",
+    type=click.FloatRange(0, 1),
+    default=0.98,
+    help="Share of answers that must equal the reference's.",
+)
+@options.as_json("The report as one JSON object.")
 def bench(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="A name from `textmill models list`, a model's folder, or its Hub id."),
-    ],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[INPUT]...", help="As for `textmill run`; without: a few sample texts."),
-    ] = None,
-    text_field: Annotated[str | None, typer.Option(metavar="F", help="The input's field that holds the text.")] = None,
-    items: Annotated[int | None, typer.Option(min=1, help="Texts to take from the input's start [256, or 16].")] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="Each engine answers all texts so often, in turns.")] = 3,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of each generated text.")] = 64,
-    agreement: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of answers that must equal the reference's.")
-    ] = 0.98,
-    as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON object.")] = False,
+    model: str,
+    inputs: tuple[str, ...],
+    text_field: str | None,
+    items: int | None,
+    rounds: int,
+    new_tokens: int,
+    agreement: float,
+    as_json: bool,
 ) -> None:
     """Measure a model in every engine and precision installed here, and recommend one.
 
@@ -54,7 +72,7 @@ def bench(
     if inputs:
         order["texts"] = _texts(settings, spec, inputs, text_field, most)
     report = _measured(settings, order)
-    typer.echo(json.dumps(report | {"command": _command(spec, report)}) if as_json else _words(spec, report))
+    click.echo(json.dumps(report | {"command": _command(spec, report)}) if as_json else _words(spec, report))
 
 
 def _spec(settings: "Settings", model: str) -> "ModelSpec":
@@ -79,7 +97,7 @@ def _texts(
 
     main = find(spec.tasks[0]).main_field
     fields = Fields(main=main, text=text_field)
-    with open_inputs(inputs, settings, fields, say=lambda text: typer.echo(text, err=True)) as source:
+    with open_inputs(inputs, settings, fields, say=lambda text: click.echo(text, err=True)) as source:
         found = list(islice(_main_texts(source, main), most))
     if not found:
         raise InvalidInput(f"{', '.join(inputs)}: no item has a text in {main!r}; name its field with --text-field")

@@ -1,17 +1,17 @@
 """`textmill db`: the database's schema."""
 
-import typer
+import click
 
+from jobs.cli.group import InOrder
 from jobs.cli.session import store
 
 
-def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="The database's schema.", no_args_is_help=True, rich_markup_mode=None)
-    group.command("upgrade")(upgrade)
-    group.command("check")(check)
-    app.add_typer(group, name="db")
+@click.group(cls=InOrder)
+def db() -> None:
+    """The database's schema."""
 
 
+@db.command()
 def upgrade() -> None:
     """Bring the database to this version's schema. Safe to repeat; several at once wait for each other."""
 
@@ -19,12 +19,13 @@ def upgrade() -> None:
         before = opened.revision()
         opened.upgrade()
         after = opened.revision()
-    typer.echo(f"the database is at revision {after}" + ("" if before == after else f" (was {before or 'empty'})"))
+    click.echo(f"the database is at revision {after}" + ("" if before == after else f" (was {before or 'empty'})"))
 
 
+@db.command()
 def check() -> None:
     """Whether the database has this version's schema; exit code 1 when not."""
 
     with store() as opened:
         opened.check_schema()
-        typer.echo(f"the database is at revision {opened.revision()}, as this version needs it")
+        click.echo(f"the database is at revision {opened.revision()}, as this version needs it")

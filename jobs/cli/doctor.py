@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from jobs.cli.session import store
 from jobs.cli.table import facts
@@ -40,24 +40,21 @@ class Finding:
     wrong: bool = False
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command("doctor")(doctor)
-
-
+@click.command()
 def doctor() -> None:
     """What is in force, and what is wrong. Secrets are hidden; exit code 1 when something is wrong."""
     from jobs.settings import load_settings
 
     settings = load_settings()
-    typer.echo(f"settings\n{_settings(settings)}\n\nversions\n{_versions()}\n\nchecks")
+    click.echo(f"settings\n{_settings(settings)}\n\nversions\n{_versions()}\n\nchecks")
     wrong = 0
     for finding in _checks(settings):
         wrong += finding.wrong
-        typer.echo(f"  {'WRONG' if finding.wrong else 'ok':<5}  {finding.name}: {finding.text}")
+        click.echo(f"  {'WRONG' if finding.wrong else 'ok':<5}  {finding.name}: {finding.text}")
     if wrong:
-        typer.echo(f"\n{wrong} thing(s) wrong")
-        raise typer.Exit(1)
-    typer.echo("\nnothing wrong")
+        click.echo(f"\n{wrong} thing(s) wrong")
+        raise click.exceptions.Exit(1)
+    click.echo("\nnothing wrong")
 
 
 def _settings(settings: "Settings") -> str:

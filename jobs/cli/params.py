@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
+import click
 import orjson
-import typer
 
 
 def parse(given: Sequence[str]) -> dict[str, Any]:
@@ -14,9 +14,9 @@ def parse(given: Sequence[str]) -> dict[str, Any]:
     for pair in given:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
-            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--param")
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--param")
         if name.strip() in params:
-            raise typer.BadParameter(f"{name.strip()!r} is given twice", param_hint="--param")
+            raise click.BadParameter(f"{name.strip()!r} is given twice", param_hint="--param")
         params[name.strip()] = _value(value)
     return params
 
@@ -30,22 +30,18 @@ def labels(given: Sequence[str]) -> dict[str, str]:
     """`team=search` pairs; values stay text."""
     found = dict(pair.partition("=")[::2] for pair in given)
     if "" in found or any("=" not in pair for pair in given):
-        raise typer.BadParameter(f"{list(given)} are not NAME=VALUE", param_hint="--label")
+        raise click.BadParameter(f"{list(given)} are not NAME=VALUE", param_hint="--label")
     return found
 
 
-def on_invalid_of(given: str) -> Literal["reject", "skip"]:
-    """The value of --on-invalid, checked."""
-    if given == "reject":
-        return "reject"
-    if given == "skip":
-        return "skip"
-    raise typer.BadParameter(f"{given!r} is neither 'reject' nor 'skip'", param_hint="--on-invalid")
-
-
-def as_utc(moment: datetime | None) -> datetime | None:
-    """The moment; one without a time zone is meant as UTC."""
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+def moment(given: str) -> datetime:
+    """An ISO 8601 date or time; one without a time zone is meant as UTC."""
+    try:
+        read = datetime.fromisoformat(given)
+    except ValueError as error:
+        allowed = "a date or time such as 2027-01-31, 2027-01-31T18:00 or 2027-01-31T18:00+01:00"
+        raise click.BadParameter(f"{given!r} is not {allowed}") from error
+    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
 
 
 def _value(text: str) -> Any:

@@ -5,22 +5,16 @@ import os
 import signal
 import sys
 import threading
-from typing import Annotated
 
-import typer
+import click
 
 from jobs.cli.params import words
 from jobs.cli.session import store
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command("worker")(worker)
-    app.command("upkeep")(upkeep)
-
-
-def worker(
-    queues: Annotated[str | None, typer.Option(help="Serve these queues, with commas between [default].")] = None,
-) -> None:
+@click.command()
+@click.option("--queues", metavar="A,B", help="Serve these queues, with commas between [default].")
+def worker(queues: str | None) -> None:
     """Run one worker in the foreground: one per GPU. Ends with SIGTERM or Ctrl-C when its work is put away."""
     from jobs.local.process import PYTHON, environment
     from jobs.settings import load_settings
@@ -30,6 +24,7 @@ def worker(
     os.execve(sys.executable, [*PYTHON, "-m", "worker"], environment(settings))
 
 
+@click.command()
 def upkeep() -> None:
     """Run upkeep in the foreground: reaping, hints, finishing. Any number may run; one at a time does the work."""
     from jobs.local.embedded import holder
@@ -45,7 +40,7 @@ def upkeep() -> None:
     )
     with store(settings) as opened:
         opened.check_schema()
-        typer.echo(f"upkeep: every {settings.upkeep_s:g} s; Ctrl-C ends it", err=True)
+        click.echo(f"upkeep: every {settings.upkeep_s:g} s; Ctrl-C ends it", err=True)
         queue = Queue(settings)
         Upkeep(opened, queue, settings, holder()).run(stop)
         queue.close()

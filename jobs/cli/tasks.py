@@ -3,9 +3,9 @@
 import json
 import textwrap
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 from jobs.cli.table import facts, table
 
@@ -14,13 +14,11 @@ WIDTH = 100
 IN = " " * 6
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command("tasks")(tasks)
-
-
-def tasks(name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show this task in full.")] = None) -> None:
+@click.command()
+@click.argument("name", required=False, help="Show this task in full.")
+def tasks(name: str | None) -> None:
     """The tasks there are. With NAME: its fields and parameters."""
-    typer.echo(_one(name) if name else _all())
+    click.echo(_one(name) if name else _all())
 
 
 def _all() -> str:

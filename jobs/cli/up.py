@@ -2,9 +2,9 @@
 
 import signal
 import threading
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from jobs.cli.session import registry, store
 from jobs.cli.table import facts
@@ -19,15 +19,9 @@ if TYPE_CHECKING:
 CHECK_S = 0.5
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command("up")(up)
-
-
-def up(
-    port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port of the embedded broker [any free one].")
-    ] = None,
-) -> None:
+@click.command()
+@click.option("--port", metavar="N", type=click.IntRange(1, 65535), help="Port of the embedded broker [any free one].")
+def up(port: int | None) -> None:
     """Run everything in the foreground. Broker, database, worker and upkeep, until Ctrl-C; jobs are kept."""
     from jobs.local.embedded import Room, mill
     from jobs.settings import load_settings
@@ -41,7 +35,7 @@ def up(
             signal.signal(sign, lambda *_: stop.set())
         _start(machine, settings)
         try:
-            typer.echo(_greeting(settings, machine), err=True)
+            click.echo(_greeting(settings, machine), err=True)
             _wait(machine, stop, Room(settings.home))
         finally:
             _stop(machine, settings)
@@ -93,4 +87,4 @@ def _greeting(settings: "Settings", machine: "Mill") -> str:
 
 
 def _say(text: str) -> None:
-    typer.echo(f"textmill: {text}", err=True)
+    click.echo(f"textmill: {text}", err=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.commands import Home, poll
+from tests.integration.commands import Home, interrupt, poll
 
 
 @pytest.fixture
@@ -28,6 +28,18 @@ def test_a_worker_that_has_ended_serves_no_queue_any_more(home: Home) -> None:
     watching.communicate()
 
     assert "no worker serves queue 'default' now" in submitted.stderr
+
+
+def test_ctrl_c_ends_a_watch_with_its_own_code_and_no_word_more(home: Home) -> None:
+    home.texts("t.txt", 2)
+    submitted = home.run("submit", "classify", "t.txt", "--model", "fake")
+    watching = home.start("watch", submitted.stdout.strip())
+    poll(lambda: _told(watching))
+
+    _, said = interrupt(watching)
+
+    assert (watching.returncode, said) == (130, "")
+    assert _states(home) == ["queued"]
 
 
 @pytest.mark.parametrize(("key", "state"), [((), "failed"), (("--key", "monday"), "loading")])

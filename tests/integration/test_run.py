@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.commands import TEXTMILL, Home, interrupt, poll
+from tests.terminal import Terminal
 
 
 @pytest.fixture
@@ -110,6 +111,22 @@ def test_a_run_killed_while_it_reads_goes_on_with_one_job(home: Home) -> None:
     assert done.returncode == 0, done.stderr
     assert [result["seq"] for result in home.results("out.jsonl")] == list(range(40_000))
     assert _jobs(home) == 1
+
+
+def test_on_a_terminal_the_progress_is_one_line_with_the_summary_below(home: Home) -> None:
+    home.env["TERM"] = "xterm"
+    terminal, model = Terminal(100), home.slow_model()
+
+    command = ["run", "classify", home.texts("texts.txt", 80), "-o", "out.jsonl", "--model", model]
+    running = home.start(*command, stderr=terminal.stream)
+    running.communicate(timeout=60)
+
+    progress, *summary = terminal.rows()
+    terminal.close()
+    assert running.returncode == 0
+    assert progress.startswith("classify [####")
+    assert "] 80/80 completed" in progress
+    assert summary[0].startswith("done    80 items: 80 ok")
 
 
 def test_ctrl_c_keeps_the_job_and_the_same_command_goes_on(home: Home) -> None:

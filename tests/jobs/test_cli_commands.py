@@ -1,6 +1,7 @@
 """Commands that need no machine, called in this process: what they print, where, and their exit codes."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,15 @@ def test_a_wrong_command_line_is_exit_code_2(call: Call) -> None:
     assert call("status").code == 2
     assert call("submit", "classify", "x", "--on-invalid", "maybe").code == 2
     assert call("results", "x", "--status", "fine").code == 2
+
+
+def test_without_a_command_the_help_lists_them_in_the_order_of_use(call: Call) -> None:
+    said, models = call(), call("models")
+
+    assert (said.code, said.out) == (2, "")
+    assert _commands(said.err)[:4] == ["run", "up", "submit", "status"]
+    assert said.err.rstrip().endswith("`textmill doctor` shows\n  those in force.")
+    assert _commands(models.err) == ["list", "add", "remove", "fetch", "bench"]
 
 
 def test_an_unknown_job_is_one_line_on_stderr(call: Call) -> None:
@@ -286,6 +296,10 @@ def test_a_home_that_cannot_be_made_is_one_line(call: Call, tmp_path: Path) -> N
     assert said.code == 1
     assert "Traceback" not in said.err
     assert str(tmp_path / "file") in said.err
+
+
+def _commands(help_text: str) -> list[str]:
+    return re.findall(r"^  (\w+)  ", help_text.partition("Commands:\n")[2], re.MULTILINE)
 
 
 def _bert(folder: Path) -> Path:

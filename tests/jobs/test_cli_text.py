@@ -4,20 +4,21 @@ import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import click
 import orjson
 import pytest
-import typer
 
 from jobs.cli import params, view
 from jobs.cli.output import Tally
-from jobs.cli.progress import JsonLines, PlainLines, duration, figures, reporter
+from jobs.cli.progress import duration, figures
+from jobs.cli.reporters import JsonLines, PlainLines, reporter
 from jobs.cli.summary import interrupted, summary
 from jobs.cli.table import facts, table
 from jobs.cli.urls import hide
 from jobs.errors import UsageError
-from jobs.schemas import Counts, Job, Rate
+from jobs.schemas import Counts, Rate
 from jobs.states import Control, JobState
-from tests.rows import failed, ok
+from tests.rows import failed, ok, running_job
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -37,7 +38,7 @@ def test_params_are_json_where_they_parse_and_text_otherwise() -> None:
 
 @pytest.mark.parametrize("given", [["beams"], ["=4"], ["a=1", "a=2"]])
 def test_params_that_are_no_pairs_or_doubled_are_refused(given: list[str]) -> None:
-    with pytest.raises(typer.BadParameter):
+    with pytest.raises(click.BadParameter):
         params.parse(given)
 
 
@@ -48,12 +49,18 @@ def test_names_with_commas_between_lose_blanks_and_gaps() -> None:
 
 def test_labels_stay_text() -> None:
     assert params.labels(["team=search", "year=2026"]) == {"team": "search", "year": "2026"}
-    with pytest.raises(typer.BadParameter):
+    with pytest.raises(click.BadParameter):
         params.labels(["team"])
 
 
-def test_a_deadline_without_a_zone_is_utc() -> None:
-    assert params.as_utc(datetime(2026, 11, 23)) == NOW
+@pytest.mark.parametrize("given", ["2026-11-23", "2026-11-23 00:00", "2026-11-23T01:00:00+01:00"])
+def test_a_deadline_without_a_zone_is_utc(given: str) -> None:
+    assert params.moment(given) == NOW
+
+
+def test_a_deadline_that_is_no_time_is_refused_with_one_that_is() -> None:
+    with pytest.raises(click.BadParameter, match=r"'tomorrow'.*such as 2027-01-31"):
+        params.moment("tomorrow")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +102,12 @@ def test_json_progress_is_one_line_for_each_new_state_and_interval() -> None:
     stream = io.StringIO()
     lines = JsonLines(stream, interval_s=3600)
 
-    for job in (_job(), _job(), _job(state=JobState.COMPLETED), _job(state=JobState.COMPLETED)):
+    for job in (
+        running_job(),
+        running_job(),
+        running_job(state=JobState.COMPLETED),
+        running_job(state=JobState.COMPLETED),
+    ):
         lines.show(job)
 
     assert [orjson.loads(line)["state"] for line in stream.getvalue().splitlines()] == ["running", "completed"]
@@ -104,7 +116,7 @@ def test_json_progress_is_one_line_for_each_new_state_and_interval() -> None:
 def test_plain_progress_tells_what_is_done_how_fast_and_what_failed() -> None:
     stream = io.StringIO()
 
-    PlainLines(stream).show(_job(rate=Rate(items_per_s=38.2, tokens_per_s=4100.0)))
+    PlainLines(stream).show(running_job(rate=Rate(items_per_s=38.2, tokens_per_s=4100.0)))
 
     line = stream.getvalue()
     assert line.startswith("classify job_0199")
@@ -114,26 +126,26 @@ def test_plain_progress_tells_what_is_done_how_fast_and_what_failed() -> None:
 
 def test_a_pipe_gets_plain_lines_and_a_paused_job_says_so() -> None:
     assert isinstance(reporter(io.StringIO(), as_json=False), PlainLines)
-    assert figures(_job(control=Control.PAUSE)).startswith("running (paused)")
+    assert figures(running_job(control=Control.PAUSE)).startswith("running (paused)")
 
 
 def test_the_time_left_is_told_only_while_there_is_some() -> None:
     soon = datetime.now(UTC) + timedelta(seconds=90.4)
 
-    assert "1 min 30 s left" in figures(_job(eta_at=soon))
-    assert "left" not in figures(_job(eta_at=soon, state=JobState.COMPLETED))
+    assert "1 min 30 s left" in figures(running_job(eta_at=soon))
+    assert "left" not in figures(running_job(eta_at=soon, state=JobState.COMPLETED))
 
 
 def test_the_summary_counts_failures_by_code_and_says_what_to_type_next() -> None:
     tally = Tally(ok=997, truncated_items=2, truncated_tokens=3400)
     tally.errors.update(["too_long", "too_long", "empty_text"])
 
-    text = summary(_job(state=JobState.COMPLETED), tally, "out.jsonl")
+    text = summary(running_job(state=JobState.COMPLETED), tally, "out.jsonl")
 
     assert "1,000 items: 997 ok, 3 failed (too_long 2, empty_text 1)" in text
     assert "3,400 tokens of 2 long items" in text
     assert "out.jsonl" in text
-    assert f"textmill retry {_job().id}" in text
+    assert f"textmill retry {running_job().id}" in text
 
 
 def test_the_summary_says_how_many_outputs_ended_at_the_token_limit() -> None:
@@ -148,14 +160,14 @@ def test_the_summary_says_how_many_outputs_ended_at_the_token_limit() -> None:
         tally.add(ok(0, output=orjson.dumps(output).decode()))
     nothing.add(failed(0))
 
-    assert "cut     2 outputs ended at max_new_tokens" in summary(_job(), tally, "out.jsonl")
-    assert "max_new_tokens" not in summary(_job(), nothing, "out.jsonl")
+    assert "cut     2 outputs ended at max_new_tokens" in summary(running_job(), tally, "out.jsonl")
+    assert "max_new_tokens" not in summary(running_job(), nothing, "out.jsonl")
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_where_it_goes_on_anyway() -> None:
     assert "same command" in interrupted(None, None)
-    assert "same command goes on" in interrupted(_job(), None)
-    assert "textmill cancel" in interrupted(_job(), "`textmill up` (process 7)")
+    assert "same command goes on" in interrupted(running_job(), None)
+    assert "textmill cancel" in interrupted(running_job(), "`textmill up` (process 7)")
 
 
 @pytest.mark.parametrize(
@@ -168,11 +180,11 @@ def test_an_interrupted_run_says_how_to_go_on_and_where_it_goes_on_anyway() -> N
     ],
 )
 def test_exit_codes_tell_how_a_job_ended(job: dict[str, Any], code: int) -> None:
-    assert view.exit_code(_job(**job)) == code
+    assert view.exit_code(running_job(**job)) == code
 
 
 def test_a_view_leaves_out_what_is_not_known() -> None:
-    text = view.view(_job())
+    text = view.view(running_job())
 
     assert "415 of 1,000 done (42%): 412 ok, 3 failed" in text
     assert "finished" not in text
@@ -181,22 +193,9 @@ def test_a_view_leaves_out_what_is_not_known() -> None:
 
 def test_a_list_without_jobs_says_how_to_begin() -> None:
     assert "textmill submit" in view.listing([])
-    assert "415/1,000" in view.listing([_job()])
+    assert "415/1,000" in view.listing([running_job()])
 
 
 def test_an_unknown_state_is_named_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"'done'.*queued.*completed"):
         view.states_of(["running", "done"])
-
-
-def _job(**fields: Any) -> Job:
-    defaults: dict[str, Any] = {
-        "id": "job_0199" + "a" * 28,
-        "task": "classify",
-        "model": "fake",
-        "state": JobState.RUNNING,
-        "counts": Counts(total=1000, ok=412, error=3, pending=585),
-        "progress": 0.415,
-        "created_at": NOW,
-    }
-    return Job(**defaults | fields)

@@ -1,0 +1,61 @@
+"""Arguments and options that several commands take, written once; each is a decorator of a command's function."""
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+OnInvalid = Literal["reject", "skip"]
+
+ANY_MODEL = "A name from `textmill models list`, a model's folder, or its Hub id."
+
+job = click.argument("job", help="A job's id, or its beginning.")
+output = click.option("-o", "--output", metavar="OUT", default="-", help="A .jsonl or .csv file; - is stdout.")
+text_field = click.option("--text-field", metavar="F", help="The input's field that holds the text.")
+
+
+def model(says: str) -> Callable[[Function], Function]:
+    """`--model`, with what may be named there."""
+    return click.option("--model", metavar="MODEL", help=says)
+
+
+def priority(says: str) -> Callable[[Function], Function]:
+    """`--priority`, with what it goes before."""
+    return click.option("--priority", metavar="N", type=click.IntRange(-100, 100), default=0, help=says)
+
+
+def as_json(says: str = "JSON, one object a line.") -> Callable[[Function], Function]:
+    """`--json`, with what is JSON then."""
+    return click.option("--json", "as_json", is_flag=True, help=says)
+
+
+def task_over_inputs(function: Function) -> Function:
+    """TASK INPUT..., the task's parameters, and how the inputs are read."""
+    for each in reversed(_TASK_OVER_INPUTS):
+        function = each(function)
+    return function
+
+
+_TASK_OVER_INPUTS = (
+    click.argument("task", help="What to do: classify, summarize, ...; see `textmill tasks`."),
+    click.argument(
+        "inputs",
+        metavar="INPUT...",
+        nargs=-1,
+        required=True,
+        help="JSONL, CSV or text files (a text a line), folders, or - for stdin.",
+    ),
+    click.option("-p", "--param", metavar="K=V", multiple=True, help="A parameter of the task; may be repeated."),
+    text_field,
+    click.option("--id-field", metavar="F", help="The input's field that names each item."),
+    click.option("--keep", metavar="A,B", help="Input fields to carry over to the results."),
+    click.option("--format", "form", metavar="jsonl|csv|text", help="Of the inputs, if their names do not tell."),
+    click.option(
+        "--on-invalid",
+        metavar="reject|skip",
+        type=click.Choice(["reject", "skip"]),
+        default="reject",
+        help="What to do about lines that cannot be items.",
+    ),
+)
