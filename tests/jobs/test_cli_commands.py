@@ -11,6 +11,7 @@ import pytest
 
 from jobs import cli, tasks
 from jobs.store import Store
+from tests.rows import queued_job
 
 
 class Said(NamedTuple):
@@ -310,3 +311,55 @@ def _bert(folder: Path) -> Path:
     (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     (folder / "tokenizer.json").write_text("{}")
     return folder
+
+
+def test_db_check_names_rows_that_cannot_be_and_fails(call: Call, home: Path) -> None:
+    assert call("db", "check").code == 0
+    store = Store.open(f"sqlite:///{home / 'textmill.db'}")
+    job = queued_job(store, 10)
+    assert call("db", "check").out.endswith("every job's items, chunks and results agree\n")
+    store._db.write(lambda connection: connection.exec_driver_sql("DELETE FROM chunks WHERE seq_lo = 0"))
+    store.close()
+
+    said = call("db", "check")
+
+    assert said.code == 1
+    assert "its chunks cover 5 of 10 items" in said.err
+    assert job.id.removeprefix("job_") in said.err
+
+
+def test_db_backup_copies_to_a_new_file_alone(call: Call, home: Path, tmp_path: Path) -> None:
+    call("db", "upgrade")
+
+    said, again = call("db", "backup", str(tmp_path / "copy.db")), call("db", "backup", str(tmp_path / "copy.db"))
+
+    assert (said.code, again.code) == (0, 1)
+    assert "copy.db exists; a backup is written to a new file" in again.err
+    assert call("db", "backup", str(tmp_path / "no" / "where.db")).code == 1
+    copy = Store.open(f"sqlite:///{tmp_path / 'copy.db'}")
+    assert copy.check() == []
+    copy.close()
+
+
+def test_db_prune_deletes_what_is_old_and_says_beforehand_how_much(
+    call: Call, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.store.retention.CLOCK_SLACK_S", 1e9)  # its id is of now
+    call("db", "upgrade")
+    store = Store.open(f"sqlite:///{home / 'textmill.db'}")
+    old, young = queued_job(store, 10), queued_job(store, 10)
+    for job in (old, young):
+        store.jobs.cancel(job.id)
+    store._db.write(
+        lambda connection: connection.exec_driver_sql(
+            "UPDATE jobs SET finished_at = '2020-01-01 00:00:00.000000' WHERE id = ?", (old.id.removeprefix("job_"),)
+        )
+    )
+
+    tried, done = call("db", "prune", "--older-than", "30", "--dry-run"), call("db", "prune", "--older-than", "30")
+
+    assert tried.out == "1 job would be deleted\n"
+    assert done.out.startswith("1 job deleted, ")
+    assert [job.id for job in store.jobs.list()] == [young.id]
+    assert call("db", "prune", "--older-than", "0").code == 2
+    store.close()
