@@ -1,5 +1,7 @@
-"""After every fault: no process, handle or connection is left over (I9)."""
+"""After every fault: no process, handle or connection is left over (I9). At the end: which rows were tried."""
 
+import re
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
@@ -7,8 +9,11 @@ import pytest
 from tests.deployment import Deploy
 from tests.leftovers import check_children, check_connections, check_process, children
 
+ROWS = 45
+"""Rows of the list of faults."""
 OWN_CONNECTIONS = 8
 """PostgreSQL connections that the test's own stores keep."""
+_ROWS = re.compile(r"Rows? ([\d, andto-]+)\.")
 
 
 @pytest.fixture
@@ -28,3 +33,34 @@ def deploy(deploy: Deploy, request: pytest.FixtureRequest) -> Iterator[Deploy]:
             worker.kill()
         check_connections(mill.store, OWN_CONNECTIONS)
     check_children(before)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test's docstring begins with the rows it tries."""
+    for item in items:
+        found = _ROWS.match(getattr(getattr(item, "function", None), "__doc__", None) or "")
+        if found:
+            item.user_properties.append(("rows", rows_of(found[1])))
+
+
+def rows_of(text: str) -> list[int]:
+    """`4 and 6`, `22 to 24`, `1, 2 and 5`: the numbers meant."""
+    numbers: list[int] = []
+    for first, last in re.findall(r"(\d+)(?: to (\d+))?", text):
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers
+
+
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
+    """Which rows were tried, and which of them were survived."""
+    outcomes: dict[int, set[str]] = defaultdict(set)
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for row in dict(report.user_properties).get("rows", []):
+                outcomes[row].add(outcome)
+    survived = [row for row, seen in outcomes.items() if seen == {"passed"}]
+    missing = [str(row) for row in range(1, ROWS + 1) if row not in outcomes]
+    hurt = [str(row) for row in sorted(outcomes) if row not in survived]
+    line = f"faults: {len(survived)} of the list's {ROWS} rows survived"
+    line += f"; not survived: {', '.join(hurt)}" if hurt else ""
+    terminalreporter.write_line(line + (f"; not tried: {', '.join(missing)}" if missing else ""))
