@@ -3,7 +3,17 @@
 import subprocess
 import sys
 
-ALL = ("import_time", "install_size", "claims", "latency", "fairness", "orchestration", "overhead", "optional_engines")
+ALL = (
+    "import_time",
+    "install_size",
+    "claims",
+    "latency",
+    "fairness",
+    "orchestration",
+    "overhead",
+    "leases",
+    "optional_engines",
+)
 
 if __name__ == "__main__":
     failed = [

@@ -58,15 +58,20 @@ def measure(database: str, sizes: list[int]) -> list[dict[str, object]]:
     """A row per size, all on one database."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="textmill-bench-")))
-        url = stack.enter_context(Postgres(durable=True)).start().create_database() if database != "sqlite" else None
-        settings = Settings(home=folder / "home", database_url=url)
-        if url:
-            subprocess.run(
-                [TEXTMILL, "db", "upgrade"], env=environment(settings), check=True, stdout=subprocess.DEVNULL
-            )
+        settings = prepared(database, folder, stack)
         run(settings, folder, 1)
         runs = {size: _of_size(settings, folder, size) for size in (1, *sizes)}
         return [_row(database, size, runs[size], before, runs[before]) for before, size in pairwise(runs)]
+
+
+def prepared(database: str, folder: Path, stack: ExitStack) -> Settings:
+    """The settings of a home in this folder, on a database that lives as long as the stack."""
+    url = stack.enter_context(Postgres(durable=True)).start().create_database() if database != "sqlite" else None
+    settings = Settings(home=folder / "home", database_url=url)
+    if url:
+        command = [TEXTMILL, "db", "upgrade"]
+        subprocess.run(command, env=environment(settings), check=True, stdout=subprocess.DEVNULL)
+    return settings
 
 
 def run(settings: Settings, folder: Path, n: int) -> Run:
