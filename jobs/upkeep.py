@@ -3,6 +3,7 @@
 import logging
 import random
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jobs.errors import QueueUnavailable, StoreUnavailable, TextmillError
@@ -30,9 +31,20 @@ LONGEST_WAIT_S = 10.0
 
 
 class Upkeep:
-    """One candidate for leadership. `round` works only while it leads; any number of candidates may run."""
+    """One candidate for leadership. `round` works only while it leads; any number of candidates may run.
 
-    def __init__(self, store: "Store", queue: Queue, settings: Settings, holder: str) -> None:
+    `shown` is told after each round of `run` what kept it from its work, or None.
+    """
+
+    def __init__(
+        self,
+        store: "Store",
+        queue: Queue,
+        settings: Settings,
+        holder: str,
+        shown: Callable[[str | None], None] = lambda trouble: None,
+    ) -> None:
+        self._shown = shown
         self._store, self._queue, self._settings, self._holder = store, queue, settings, holder
         self._token: str | None = None
         self._rounds = 0
@@ -62,12 +74,15 @@ class Upkeep:
             try:
                 self.round()
                 failures = 0
+                self._shown(None)
             except TextmillError as error:
                 failures += 1
                 log.warning("upkeep: %s", error)
-            except Exception:
+                self._shown(str(error))
+            except Exception as error:
                 failures += 1
                 log.exception("upkeep failed")
+                self._shown(str(error))
             longest = max(LONGEST_WAIT_S, self._settings.upkeep_s)
             stop.wait(min(longest, self._settings.upkeep_s * 2**failures) * random.uniform(0.9, 1.1))
         self._resign()

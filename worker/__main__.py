@@ -1,16 +1,17 @@
-"""`python -m worker`: a Celery worker with the flags Textmill needs; with several GPUs, one process for each."""
+"""`python -m worker`: Celery workers with the flags Textmill needs, one process per GPU, started anew when one ends."""
 
 import argparse
+import faulthandler
 import logging
 import os
 import sys
 from collections.abc import Sequence
 
+from jobs.endings import UNFIT
 from jobs.errors import InvalidSettings
 from jobs.settings import Settings, load_settings
 from worker.devices import visible_gpus
-from worker.supervise import command, environments, supervise
-from worker.watchdog import UNFIT
+from worker.supervise import supervise
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,16 +23,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return UNFIT
     _log(settings)
-    gpus = [] if chosen.one or settings.device == "cpu" else [gpu.uuid for gpu in visible_gpus()]
-    if len(gpus) > 1 or chosen.supervise:
-        return supervise(command(), environments(gpus))
-    return _work(settings)
+    if chosen.one:
+        return _work(settings)
+    gpus = [] if settings.device == "cpu" else [gpu.uuid for gpu in visible_gpus()]
+    if chosen.restarted and len(gpus) <= 1:
+        return _work(settings)
+    return supervise(settings, gpus)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
-    parser.add_argument("--one", action="store_true", help="one process, whatever GPUs there are")
-    parser.add_argument("--supervise", action="store_true", help="start the worker again when it ends")
+    parser.add_argument(
+        "--one", action="store_true", help="one process, whatever GPUs there are, that nobody starts again"
+    )
+    parser.add_argument(
+        "--restarted", action="store_true", help="whoever started this does it again: only several GPUs are supervised"
+    )
     return parser.parse_args(arguments)
 
 
@@ -45,6 +52,8 @@ def _log(settings: Settings) -> None:
 
 def _work(settings: Settings) -> int:
     from worker.app import app
+
+    faulthandler.enable()  # stacks of a crash, and of a hang that the supervisor ends
 
     flags = ["--pool", "threads", "--concurrency", "1", "--without-gossip", "--without-mingle"]
     flags += ["--queues", ",".join(settings.queues), "--hostname", f"textmill-{os.getpid()}@%h"]

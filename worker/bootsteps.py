@@ -9,11 +9,11 @@ from celery import bootsteps, signals
 from celery.concurrency.thread import TaskPool
 from celery.worker.state import maybe_shutdown
 
+from jobs.endings import UNFIT
 from jobs.errors import SchemaOutdated, StoreUnavailable, TextmillError
 from jobs.tasks import all_tasks
 from worker.backoff import backoff
 from worker.machine import Machine, log
-from worker.watchdog import UNFIT
 
 LEAST_VISIBILITY_S = 60
 """The shortest visibility timeout of any attached worker wins; below this, hints come back while they wait."""
@@ -55,6 +55,7 @@ class Mill(bootsteps.StartStopStep):  # type: ignore[misc]
         try:
             queues = list(parent.app.amqp.queues.consume_from)
             self._machine = _machine = Machine(parent.app.textmill, queues=queues)
+            self._machine.watch()
             _wait_for_schema(self._machine)
         except SchemaOutdated as error:
             raise _unfit_exit(error) from error
@@ -62,6 +63,7 @@ class Mill(bootsteps.StartStopStep):  # type: ignore[misc]
         _calm_the_collector()
         self._machine.start()
         signals.task_received.connect(self._on_hint, weak=False)
+        signals.worker_shutting_down.connect(self._on_signal, weak=False)
         log.info("worker %s on %s serves %s", _machine.id, _machine.device.name, ", ".join(_machine.queues))
 
     def stop(self, parent: Any) -> None:
@@ -80,6 +82,11 @@ class Mill(bootsteps.StartStopStep):  # type: ignore[misc]
     def _on_hint(self, **_: Any) -> None:
         if self._machine is not None:
             self._machine.wake()
+
+    def _on_signal(self, how: str = "Warm", **_: Any) -> None:
+        """SIGQUIT, or Ctrl-C twice: Celery would take notice once the machine has stopped, which it is waiting for."""
+        if how == "Cold" and self._machine is not None:
+            self._machine.hurry()
 
 
 def unfit(conf: Any, pool: Any, concurrency: Any, autoscale: Any = None) -> list[str]:

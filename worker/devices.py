@@ -63,6 +63,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def boot_id() -> str:
+    """Tells one run of this machine from the next: process ids begin anew with each."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
 def _all_gpus() -> list[Gpu]:
     if not Path("/proc/driver/nvidia").exists() and not Path("/dev/nvidiactl").exists():
         return []

@@ -26,6 +26,7 @@ class Leases:
         self._store, self._worker_id, self._lease_s = store, worker_id, lease_s
         self._in_hand, self._writer = in_hand, writer
         self._stop = threading.Event()
+        self.broken: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="textmill-leases", daemon=True)
 
     def start(self) -> None:
@@ -36,6 +37,13 @@ class Leases:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._renew_on()
+        except BaseException as error:
+            log.exception("leases are not renewed any more")
+            self.broken = error
+
+    def _renew_on(self) -> None:
         due = time.monotonic() + self._lease_s / RENEWALS
         while not self._stop.wait(self._lease_s / LOOKS):
             if time.monotonic() >= due and self._renewed():

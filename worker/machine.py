@@ -10,28 +10,35 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+from jobs import systemd
+from jobs.endings import OK
 from jobs.errors import QueueUnavailable, StoreUnavailable, TextmillError
 from jobs.models import Registry
+from jobs.pulse import Pulse
 from jobs.queue import Queue
 from jobs.settings import Settings
 from jobs.store import Store
-from jobs.store.workers import STOPPED
+from jobs.store.workers import ENDED, STOPPED
 from jobs.upkeep import Upkeep
 from worker.backoff import backoff
-from worker.devices import device
+from worker.devices import boot_id, device
 from worker.engines.base import Model
 from worker.meter import Meter
 from worker.residency import Residency
 from worker.shift import Shift, Tally
+from worker.vitals import Vitals
 from worker.watchdog import Watchdog
 
 log = logging.getLogger("textmill.worker")
 
 BEAT_S = 5.0
 """Between two reports of being alive."""
+QUIET_S = 30.0
+"""A process whose watchdog has shown nothing for so long hangs, unless it is at work that may take longer."""
+STUCK_S = 3.0
+"""How long after the grace period a step or a load that is under way is waited for."""
 
 
 class Machine:
@@ -45,9 +52,12 @@ class Machine:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.store = Store.open(settings.effective_database_url, lease_s=settings.lease_s)
         self.queue = Queue(settings)
-        self.watchdog = Watchdog(self._tell, leave)
+        self._leave = leave
+        self.watchdog = Watchdog(self._tell, leave, self._show)
+        self._pulse = Pulse(settings.home, "worker")
         self.device = device(settings)
         self.residency = Residency(settings, self.device, Registry(self.store).get)
+        self._vitals = Vitals(settings, self.store, self.queue, self.residency)
         self.ignored = 0
         """Hints for queues this worker does not serve: forged ones, or a misconfigured producer's."""
         self.totals = Tally()
@@ -56,15 +66,22 @@ class Machine:
         self._one_at_a_time = threading.Lock()
         self._shift: Shift | None = None
         self._stopping = threading.Event()
+        self._hurried = False
         self._grace_s = settings.grace_s
         self._hinted_at = -math.inf  # a new worker looks at once
-        self._state = "idle"
-        self._boot_id = _boot_id()
+        self._state = "starting"
+        self._boot_id = boot_id()
         self._threads: list[threading.Thread] = []
+        self._shown = False
+
+    def watch(self) -> None:
+        """From here on this process shows that it goes on, and ends when it does not."""
+        self.watchdog.start()
 
     def start(self) -> None:
         """Heartbeat, upkeep and idle claims, each in a thread."""
-        self.watchdog.start()
+        self.watch()
+        self._state = "idle"
         self._upkeep.start()
         for name, target in (("idle", self._look_for_work), ("heartbeat", self._beat_on)):
             thread = threading.Thread(target=target, name=f"textmill-{name}", daemon=True)
@@ -94,8 +111,10 @@ class Machine:
         shift = self._shift
         if shift is not None:
             shift.stop(self._grace_s)
-        with self._one_at_a_time:
-            self._state = STOPPED
+        systemd.notify(systemd.STOPPING)
+        if not self._shift_is_over():
+            self._abandon()
+        self._state = STOPPED
         for thread in self._threads:
             thread.join()
         self._threads.clear()
@@ -103,9 +122,14 @@ class Machine:
         with suppress(TextmillError):  # nothing waits for it: a worker that is silent is forgotten too
             self._beat(STOPPED)
 
+    def hurry(self) -> None:
+        """Told to stop a second time: no grace any more. Safe in a signal handler."""
+        self._hurried = True
+
     def close(self) -> None:
         """Free the models and the connections."""
         self.watchdog.stop()
+        self._pulse.close()
         self.residency.close()
         self.queue.close()
         self.store.close()
@@ -172,6 +196,34 @@ class Machine:
         except QueueUnavailable:
             self._hinted_at = 0.0  # nobody will be told: look again at once
 
+    # ----- the end -----
+
+    def _shift_is_over(self) -> bool:
+        """Wait for the shift that was told to stop. False: the device does not come back from what it is at."""
+        until = time.monotonic() + self._grace_s + STUCK_S
+        while not self._one_at_a_time.acquire(timeout=0.1):
+            shift = self._shift
+            if self._hurried and self._grace_s and shift is not None:
+                self._grace_s, until = 0.0, time.monotonic() + STUCK_S
+                shift.stop(0.0)
+            if time.monotonic() >= until:
+                return False
+        self._one_at_a_time.release()
+        return True
+
+    def _abandon(self) -> None:
+        """Leave while a load or a step is still under way; being killed later would count as its chunks' crash."""
+        log.warning("the device did not come back within the grace period; what it was at is given back")
+        shift = self._shift
+        if shift is not None:
+            shift.abandon()
+        self._upkeep.stop()
+        with suppress(TextmillError):
+            self._beat(STOPPED)
+        self._pulse.close()
+        logging.shutdown()
+        self._leave(OK)
+
     # ----- threads -----
 
     def _look_for_work(self) -> None:
@@ -206,6 +258,7 @@ class Machine:
                 self._beat(self._state)
             except StoreUnavailable as error:
                 log.warning("heartbeat: %s", error)
+            self._vitals.look()
             if self._stopping.wait(min(BEAT_S, self.settings.lease_s)):
                 return
 
@@ -224,11 +277,28 @@ class Machine:
 
     def _tell(self, reason: str) -> None:
         """The watchdog's last words, where `textmill doctor` and the dashboard find them."""
-        self._beat(reason[:500])
+        self._state = ENDED + reason[:500]  # the heartbeat may speak once more
+        self._beat(self._state)
 
+    def _show(self) -> None:
+        """That this process goes on, where health checks and the supervisor see it."""
+        doing, shift = self.watchdog.doing(), self._shift
+        self._pulse.beat(
+            self._quiet_s(doing[1] if doing else 0.0),
+            state="stopping" if self._stopping.is_set() else self._state,
+            doing=doing and doing[0],
+            items=self.totals.items + (shift.items if shift is not None else 0),
+            **self._vitals.facts(),
+        )
+        if not self._shown:
+            self._shown = True
+            systemd.notify(systemd.READY)
+        systemd.notify(systemd.ALIVE, status=self._state)
 
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return "unknown"
+    def _quiet_s(self, doing_s: float) -> float:
+        """How long nothing need be heard of this process: work that keeps the interpreter lock ends by its own limit,
+        and may begin before the watchdog has shown what it is."""
+        if self._stopping.is_set():
+            return QUIET_S + self._grace_s
+        own = self.settings.step_timeout_s if self._shift is not None else 0.0
+        return QUIET_S + max(doing_s, own)

@@ -86,8 +86,8 @@ class Reader:
         self._stop.set()
         self._awake.set()
 
-    def join(self) -> None:
-        self._thread.join()
+    def join(self, timeout_s: float | None = None) -> None:
+        self._thread.join(timeout_s)
 
     # ----- the thread -----
 

@@ -46,6 +46,8 @@ class Residency:
         self._codecs: dict[str, tuple[ModelSpec, EngineCodec]] = {}
         self._failures: dict[str, tuple[ModelSpec, str, float]] = {}
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+        self.trouble: str | None = None
+        """Why the model that was tried last does not load."""
 
     def spec(self, name: str) -> ModelSpec:
         """The registry's entry, read at most every few seconds. Raises UnknownModel, StoreUnavailable."""
@@ -60,7 +62,7 @@ class Residency:
         with self._lock:
             known = self._codecs.get(name)
             if known is None or known[0] != spec:
-                with _as_model_failed(name):
+                with self._trying(name):
                     known = self._codecs[name] = (spec, self._engine(spec).codec(spec))
             return known[1]
 
@@ -95,7 +97,7 @@ class Residency:
     def _load(self, spec: ModelSpec) -> Model | None:
         codec = self.codec(spec.name)
         try:
-            with _as_model_failed(spec.name):
+            with self._trying(spec.name):
                 size = self._engine(spec).size(spec)
                 if not self._make_room(size):
                     return None
@@ -105,9 +107,19 @@ class Residency:
         except ModelFailed as error:
             self._failures[spec.name] = (spec, str(error), time.monotonic() + FAILURE_S)
             raise
+        self.trouble = None
         log.info("model %s loaded on %s in %.1f s", spec.name, self._device.name, time.monotonic() - started)
         self._loaded[spec.name] = Loaded(spec, model, int(model.stats().get("memory_bytes") or 0) or size)
         return model
+
+    @contextmanager
+    def _trying(self, name: str) -> Iterator[None]:
+        try:
+            with _as_model_failed(name):
+                yield
+        except ModelFailed as error:
+            self.trouble = str(error)
+            raise
 
     def _make_room(self, size: int) -> bool:
         """Close idle models, least used first, until the new one fits. False: busy ones are in the way."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jobs.endings import DEVICE_LOST
 from jobs.errors import DeviceLost, ModelFailed, StoreUnavailable, UsageError
 from jobs.settings import Settings
 from jobs.store import Store
@@ -17,13 +18,15 @@ from worker.leases import Leases
 from worker.meter import Meter
 from worker.reader import Reader
 from worker.residency import Residency
-from worker.watchdog import DEVICE_LOST, Watchdog
+from worker.watchdog import Watchdog
 from worker.writer import Writer
 
 log = logging.getLogger("textmill.worker")
 
 IDLE_S = 0.05
 """Longest sleep of the device loop; it is woken by work."""
+STUCK_S = 2.0
+"""How long an abandoned shift waits for its reader."""
 LOAD_LIMIT_S = 1800.0
 """Loading and warming up a large model takes longer than any step."""
 
@@ -85,7 +88,7 @@ class Shift:
         finally:
             self._hand_back()
         self._tally.chunks, self._tally.ran_dry = self._reader.claimed, self._reader.ran_dry
-        for broken in (self._reader.broken, self._writer.broken):
+        for broken in (self._reader.broken, self._writer.broken, self._leases.broken):
             if broken is not None:
                 raise RuntimeError("a thread of the shift broke") from broken
         return self._tally
@@ -100,6 +103,20 @@ class Shift:
         self._reader.stop()
         self._woken.set()
 
+    def abandon(self) -> None:
+        """Give everything back without blame while the device loop is stuck in a step or a load. Ends the shift for
+        good: what the device still answers is dropped, and the process should leave."""
+        self._reader.stop()
+        self._reader.join(STUCK_S)
+        for held in self._in_hand.all():
+            self._writer.give_back(held)
+        self._writer.close(hurry=True)
+
+    @property
+    def items(self) -> int:
+        """Results saved so far."""
+        return self._tally.items
+
     # ----- the device loop -----
 
     def _drive(self) -> None:
@@ -113,7 +130,7 @@ class Shift:
                 self._woken.clear()
 
     def _over(self) -> bool:
-        if self._reader.broken or self._writer.broken:
+        if self._reader.broken or self._writer.broken or self._leases.broken:
             return True
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return True

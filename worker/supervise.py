@@ -1,99 +1,118 @@
-"""Runs one worker process per GPU and starts each anew when it ends."""
+"""Keeps one worker process per GPU running: starts each anew when it dies or hangs, and says why it did."""
 
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
 
-from worker.watchdog import UNFIT
+from jobs import systemd
+from jobs.endings import shell_code
+from jobs.pulse import Pulse
+from jobs.settings import Settings
+from worker.child import Child
 
 log = logging.getLogger("textmill.supervisor")
 
-WAITS_S = (0.0, 1.0, 5.0, 15.0, 60.0)
-"""Before the next start of a worker that ended; the last one repeats."""
-CALM_S = 120.0
-"""A worker that lived this long has its earlier deaths forgiven."""
-FALSE_START_S, FALSE_STARTS = 3.0, 5
-"""This many deaths in a row, each within so few seconds, mean: it cannot run here."""
+TICK_S = 0.1
+SHOW_S = 1.0
+QUIET_S = 30.0
+"""A supervisor that has shown nothing for so long hangs."""
+LATE_S = 10.0
+"""How long after its grace period a worker that was told to stop is killed; it leaves by itself before."""
+HURRY_S = 10.0
+"""The same for a worker that was told twice."""
 
 
-class Child:
-    """One worker process and its history."""
+class Supervisor:
+    """The children, and what signals ask of them. `run` returns the exit code of this process."""
 
-    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
-        self._command, self._environment = list(command), environment
-        self._process: subprocess.Popen[bytes] | None = None
-        self._started = self._due = 0.0
-        self._deaths = self._false_starts = 0
-        self.gave_up: int | None = None
-        """The exit code with which it cannot run here."""
+    def __init__(self, settings: Settings, environments: Sequence[dict[str, str]]) -> None:
+        self._settings = settings
+        self._children = [Child(settings, environment) for environment in environments]
+        self._pulse = Pulse(settings.home, "supervisor")
+        self._asked = 0
+        """How often it was told to stop: once, hurry, now."""
+        self._woken = threading.Event()
+        self._shown = 0.0
 
-    def look(self) -> None:
-        """Start it if it is due; notice its end."""
-        now = time.monotonic()
-        if self._process is None:
-            if self.gave_up is None and now >= self._due:
-                self._start(now)
+    def run(self) -> int:
+        """Until told to stop, or until every child has given up."""
+        self._listen()
+        systemd.notify(systemd.READY)
+        try:
+            while not self._asked:
+                for child in self._children:
+                    child.look()
+                if all(child.gave_up is not None for child in self._children):
+                    return self._give_up()
+                self._show()
+                self._woken.wait(TICK_S)
+            return self._stop()
+        finally:
+            self._pulse.close()
+
+    def _listen(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup made it so
+                signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _: object) -> None:
+        self._asked = max(2, self._asked + 1) if number == signal.SIGQUIT else self._asked + 1
+
+    def _show(self) -> None:
+        """To health checks and systemd: this process goes on, and so do its workers."""
+        if time.monotonic() < self._shown + SHOW_S:
             return
-        code = self._process.poll()
-        if code is not None:
-            self._process = None
-            self._ended(code, now - self._started, now)
+        self._shown = time.monotonic()
+        down = [child.state() for child in self._children if not child.running]
+        self._pulse.beat(
+            QUIET_S + (self._settings.grace_s + LATE_S if self._asked else 0.0),
+            state="stopping" if self._asked else "",
+            down=down,
+            restarts=sum(child.restarts for child in self._children),
+            last_end=next((child.last_end for child in self._children if child.last_end), None),
+        )
+        running = len(self._children) - len(down)
+        systemd.notify(systemd.ALIVE, status="; ".join([f"{running} of {len(self._children)} workers run", *down]))
 
-    def signal(self, number: int) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(number)
+    def _give_up(self) -> int:
+        codes = [child.gave_up for child in self._children if child.gave_up is not None]
+        log.critical("no worker can run here; giving up with exit code %d", codes[0])
+        return codes[0]
 
-    def wait(self) -> int:
-        """The exit code of its end; 0 when it does not run."""
-        return 0 if self._process is None else self._process.wait()
+    # ----- the end -----
 
-    def _start(self, now: float) -> None:
-        self._started = now
-        self._process = subprocess.Popen(self._command, env=self._environment)
+    def _stop(self) -> int:
+        """Pass the signal on and wait: once for the grace period, told twice only for work to be put back."""
+        systemd.notify(systemd.STOPPING)
+        obeyed, deadline = 0, time.monotonic() + self._settings.grace_s + LATE_S
+        while any(child.running for child in self._children):
+            if obeyed < self._asked:
+                obeyed = self._asked
+                if obeyed >= 2:
+                    deadline = min(deadline, time.monotonic() + (HURRY_S if obeyed == 2 else 0.0))
+                for child in self._children:
+                    child.signal(signal.SIGTERM if obeyed == 1 else signal.SIGQUIT)
+            if time.monotonic() >= deadline:
+                for child in self._children:
+                    child.kill("it did not end in time")
+            for child in self._children:
+                child.look_for_end()
+            self._show()
+            time.sleep(TICK_S)
+        return max(self._codes(), default=0)
 
-    def _ended(self, code: int, lived_s: float, now: float) -> None:
-        self._deaths = 1 if lived_s > CALM_S else self._deaths + 1
-        self._false_starts = self._false_starts + 1 if lived_s < FALSE_START_S else 0
-        if code == UNFIT or self._false_starts >= FALSE_STARTS:
-            self.gave_up = code
-            log.critical("the worker ended with code %d; it cannot run here and is not started again", code)
-            return
-        wait = WAITS_S[min(self._deaths, len(WAITS_S)) - 1]
-        self._due = now + wait
-        log.error("the worker ended with code %d after %.0f s; starting it again in %g s", code, lived_s, wait)
-
-
-def supervise(command: Sequence[str], environments: Sequence[dict[str, str]]) -> int:
-    """Keep one child per environment running until SIGTERM or SIGINT; the exit code.
-
-    Not 0 when every child gave up, or when one did not end well after the signal.
-    """
-    children = [Child(command, environment) for environment in environments]
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    while not stop.wait(0.1):
-        for child in children:
-            child.look()
-        if all(child.gave_up is not None for child in children):
-            return next(child.gave_up for child in children if child.gave_up) or 1
-    for child in children:
-        child.signal(signal.SIGTERM)
-    return max(abs(child.wait()) for child in children)
+    def _codes(self) -> list[int]:
+        """Of what went wrong, as a shell would tell it."""
+        return [shell_code(child.final) for child in self._children if child.final] + [
+            child.gave_up for child in self._children if child.gave_up
+        ]
 
 
-def environments(gpus: Sequence[str]) -> list[dict[str, str]]:
-    """One for each GPU, or the one there is."""
-    if not gpus:
-        return [dict(os.environ)]
-    return [{**os.environ, "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus]
-
-
-def command() -> list[str]:
-    """This very program, as one process."""
-    return [sys.executable, "-P", "-m", "worker", "--one"]
+def supervise(settings: Settings, gpus: Sequence[str]) -> int:
+    """Keep one worker a GPU (or the one there is) running until told to stop; the exit code."""
+    inherited = {name: value for name, value in os.environ.items() if name not in systemd.VARIABLES}
+    chosen = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [{}]
+    return Supervisor(settings, [{**inherited, **one} for one in chosen]).run()

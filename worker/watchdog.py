@@ -3,16 +3,17 @@
 import contextlib
 import faulthandler
 import logging
+import math
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 
+from jobs.endings import HUNG
+
 log = logging.getLogger("textmill.worker")
 
-UNFIT, DEVICE_LOST, HUNG = 64, 70, 75
-"""Exit codes: settings or flags do not fit; the device is beyond repair; something did not come back in time."""
 LOOK_S = 1.0
 GIL_GRACE_S = 5.0
 """If the watchdog itself gets no turn for this long past a limit, faulthandler's own thread, which needs no
@@ -22,10 +23,18 @@ LAST_WORDS_S = 2.0
 
 
 class Watchdog:
-    """Watches named pieces of work. `tell` writes a reason down where people look; `leave` ends the process."""
+    """Watches named pieces of work. `tell` writes a reason down where people look; `leave` ends the process.
 
-    def __init__(self, tell: Callable[[str], None], leave: Callable[[int], None] = os._exit) -> None:
-        self._tell, self._leave = tell, leave
+    `look` is called every second for as long as all is well: whoever hears nothing of it knows that this process hangs.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[[str], None],
+        leave: Callable[[int], None] = os._exit,
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._tell, self._leave, self._look = tell, leave, look
         self._lock = threading.Lock()
         self._watched: dict[object, tuple[str, float]] = {}
         self._armed: float | None = None
@@ -33,6 +42,9 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
+        """Begin; once is enough."""
+        if self._thread is not None:
+            return
         self._thread = threading.Thread(target=self._run, name="textmill-watchdog", daemon=True)
         self._thread.start()
 
@@ -57,6 +69,13 @@ class Watchdog:
             with self._lock:
                 del self._watched[token]
 
+    def doing(self) -> tuple[str, float] | None:
+        """The piece of work that may take longest, and for how many seconds from now it may; None: there is none."""
+        now = time.monotonic()
+        with self._lock:
+            what, until = max(self._watched.values(), key=lambda each: each[1], default=("", 0.0))
+        return (what, until - now) if what else None
+
     def end(self, code: int, reason: str) -> None:
         """Write the reason down, then end the process at once."""
         log.critical("exit %d: %s", code, reason)
@@ -68,7 +87,11 @@ class Watchdog:
         self._leave(code)
 
     def _run(self) -> None:
+        looked = -math.inf
         while not self._stop.wait(LOOK_S / 4):
+            if time.monotonic() >= looked + LOOK_S:
+                looked = time.monotonic()
+                self._look()
             late = self._late()
             if late:
                 faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr, all_threads=True)

@@ -12,14 +12,14 @@ from jobs.cli.group import InOrder
 from jobs.cli.jobs import cancel, list_jobs, pause, results, resume, status, watch
 from jobs.cli.models import models
 from jobs.cli.run import run
-from jobs.cli.services import upkeep, worker
+from jobs.cli.services import health, upkeep, worker
 from jobs.cli.submit import retry, submit
 from jobs.cli.tasks import tasks
 from jobs.cli.up import up
 
 COMMANDS = (
     *(run, up, submit, status, watch, results, list_jobs, pause, resume, cancel, retry),
-    *(tasks, worker, upkeep, doctor, models, db),
+    *(tasks, worker, upkeep, health, doctor, models, db),
 )
 """In the order of `textmill --help`."""
 

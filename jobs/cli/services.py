@@ -1,36 +1,39 @@
-"""`textmill worker` and `textmill upkeep`: the parts of a deployment, one process each."""
+"""`textmill worker`, `textmill upkeep` and `textmill health`: the parts of a deployment, and how they are."""
 
+import json
 import logging
 import os
 import signal
 import sys
 import threading
+from typing import Literal
 
 import click
 
+from jobs.cli.options import as_json
 from jobs.cli.params import words
 from jobs.cli.session import store
 
 
 @click.command()
 @click.option("--queues", metavar="A,B", help="Serve these queues, with commas between [default].")
-def worker(queues: str | None) -> None:
-    """Run one worker in the foreground: one per GPU. Ends with SIGTERM or Ctrl-C when its work is put away."""
+@click.option("--one", is_flag=True, help="One process, not started again when it ends: for your own supervisor.")
+def worker(queues: str | None, *, one: bool) -> None:
+    """Run workers in the foreground: one per GPU, started again if it dies or hangs. Ends with SIGTERM or Ctrl-C when
+    its work is put away; told twice, it hurries."""
     from jobs.local.process import PYTHON, environment
     from jobs.settings import load_settings
 
     settings = load_settings(**({"queues": words(queues)} if queues else {}))
     sys.stdout.flush()
-    os.execve(sys.executable, [*PYTHON, "-m", "worker"], environment(settings))
+    os.execve(sys.executable, [*PYTHON, "-m", "worker", *(["--one"] if one else [])], environment(settings))
 
 
 @click.command()
 def upkeep() -> None:
     """Run upkeep in the foreground: reaping, hints, finishing. Any number may run; one at a time does the work."""
-    from jobs.local.embedded import holder
-    from jobs.queue import Queue
+    from jobs.local.service import run_upkeep
     from jobs.settings import load_settings
-    from jobs.upkeep import Upkeep
 
     settings, stop = load_settings(), threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
@@ -39,8 +42,24 @@ def upkeep() -> None:
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
     with store(settings) as opened:
-        opened.check_schema()
         click.echo(f"upkeep: every {settings.upkeep_s:g} s; Ctrl-C ends it", err=True)
-        queue = Queue(settings)
-        Upkeep(opened, queue, settings, holder()).run(stop)
-        queue.close()
+        code = run_upkeep(settings, opened, stop)
+    raise click.exceptions.Exit(code)
+
+
+@click.command()
+@click.argument(
+    "probe",
+    type=click.Choice(["live", "ready"]),
+    default="live",
+    help="live: it goes on. ready: it could work on a job now.",
+)
+@click.option("--of", type=click.Choice(["worker", "upkeep"]), help="Look at one part alone.")
+@as_json("One line of JSON with every process.")
+def health(probe: Literal["live", "ready"], of: str | None, *, as_json: bool) -> None:
+    """Is what runs here alive, or ready for work? Exit code 0: yes; 1: no, or nothing runs here."""
+    from jobs.health import home, judge, roles
+
+    verdict = judge(home(), probe, roles(of))
+    click.echo(json.dumps(verdict._asdict()) if as_json else verdict.says)
+    raise click.exceptions.Exit(not verdict.ok)

@@ -18,6 +18,8 @@ BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Waits before the next start of a worker that died; the last one repeats."""
 CALM_S = 60.0
 """A worker that lived this long has its earlier deaths forgiven."""
+LATE_S = 10.0
+"""How long after its grace period a worker that was told to stop is killed."""
 FALSE_STARTS = 3
 """Deaths in a row before the worker was ready that mean: it cannot run here."""
 
@@ -123,7 +125,7 @@ class Mill:
 
     def _stop_worker(self) -> bool:
         worker, self._worker = self._worker, None
-        return worker.stop(self._settings.grace_s + 5) if worker is not None and not worker.died() else True
+        return worker.stop(self._settings.grace_s + LATE_S) if worker is not None and not worker.died() else True
 
     def _stop_the_rest(self) -> None:
         if self._upkeep is not None:
@@ -177,7 +179,7 @@ class Mill:
 
     def _start_worker(self) -> None:
         self._was_ready = False
-        self._worker = WorkerProcess(self._settings)
+        self._worker = WorkerProcess(self._settings, ["--restarted"])
 
     def _look_after_broker(self) -> None:
         if self._settings.redis_url is not None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from jobs.endings import UNFIT, explain
 from jobs.settings import PREFIX, Settings
 
 LOG = "worker.log"
@@ -17,16 +18,6 @@ LOG_BYTES = 10_000_000
 """A log beyond this is set aside as `worker.log.1` at the next start."""
 PYTHON = (sys.executable, "-P")
 """Our interpreter, blind to the current folder: a user's own folder called `jobs` or `worker` must not be imported."""
-UNFIT = 64
-"""The worker's exit code for: it cannot run here, and starting it again would not help."""
-MEANINGS = {
-    UNFIT: "it cannot run here",
-    70: "the device is beyond repair",
-    75: "a step made no progress in time",
-    -signal.SIGKILL: "killed, perhaps for lack of memory",
-    -signal.SIGSEGV: "segmentation fault",
-    -signal.SIGABRT: "aborted",
-}
 
 
 class WorkerProcess:
@@ -66,9 +57,7 @@ class WorkerProcess:
 
     def why(self) -> str:
         """How it ended, for people."""
-        code = self._process.returncode
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return f"{how}: {MEANINGS[code]}" if code in MEANINGS else how
+        return explain(self._process.returncode)
 
     def last_words(self, lines: int = 6) -> str:
         """The last lines it wrote to the log."""

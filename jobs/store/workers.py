@@ -1,8 +1,9 @@
 """The workers as they last reported themselves; nothing but people's eyes and the number of hints relies on it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, Select, delete, select, update
 
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
@@ -11,6 +12,8 @@ from jobs.store.values import WorkerRow
 
 STOPPED = "stopped"
 """The state of a worker that has ended as it should."""
+ENDED = "ended: "
+"""The state of one that did not begins with this and goes on with the reason."""
 
 
 class Workers:
@@ -46,9 +49,29 @@ class Workers:
     def live(self, within_s: float) -> list[WorkerRow]:
         """The workers that reported in the last so many seconds and have not ended since, by id."""
         wanted = select(*[workers.c[name] for name in WorkerRow._fields]).where(
-            workers.c.heartbeat_at > later(-within_s), workers.c.state != STOPPED
+            workers.c.heartbeat_at > later(-within_s), workers.c.state != STOPPED, ~workers.c.state.startswith(ENDED)
         )
-        rows = self._db.read(lambda connection: connection.execute(wanted.order_by(workers.c.id)).all())
+        return self._rows(wanted.order_by(workers.c.id))
+
+    def ended(self, within_s: float) -> list[WorkerRow]:
+        """The workers that ended in the last so many seconds as they should not have, the last one first."""
+        wanted = select(*[workers.c[name] for name in WorkerRow._fields]).where(
+            workers.c.heartbeat_at > later(-within_s), workers.c.state.startswith(ENDED)
+        )
+        return self._rows(wanted.order_by(workers.c.heartbeat_at.desc()))
+
+    def note_end(self, *, host: str, pid: int, boot_id: str, why: str) -> bool:
+        """Note why a worker ended that could not say so itself; whether there was one."""
+        gone = (
+            update(workers)
+            .where(workers.c.host == host, workers.c.pid == pid, workers.c.boot_id == boot_id)
+            .where(workers.c.state != STOPPED, ~workers.c.state.startswith(ENDED))
+            .values(state=ENDED + why, heartbeat_at=now())
+        )
+        return self._db.write(lambda connection: connection.execute(gone).rowcount) > 0
+
+    def _rows(self, wanted: "Select[Any]") -> list[WorkerRow]:
+        rows = self._db.read(lambda connection: connection.execute(wanted).all())
         return [WorkerRow(*row)._replace(models=tuple(row.models), queues=tuple(row.queues)) for row in rows]
 
     def prune(self, older_s: float) -> int:
