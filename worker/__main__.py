@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from jobs.endings import UNFIT
+from jobs.endings import OK, UNFIT
 from jobs.errors import InvalidSettings
 from jobs.settings import Settings, load_settings
 from worker.devices import visible_gpus
@@ -52,6 +52,7 @@ def _log(settings: Settings) -> None:
 
 def _work(settings: Settings) -> int:
     from worker.app import app
+    from worker.bootsteps import told_to_end
 
     faulthandler.enable()  # stacks of a crash, and of a hang that the supervisor ends
 
@@ -61,7 +62,9 @@ def _work(settings: Settings) -> int:
     try:
         app.worker_main(["worker", *flags])
     except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        code = int(ended.code) if isinstance(ended.code, int) else int(ended.code is not None)
+        # Celery 5.7 calls it a failure that a worker was told to end at once.
+        return OK if code == 1 and told_to_end() else code
     return 0
 
 

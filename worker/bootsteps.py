@@ -2,6 +2,7 @@
 
 import gc
 import os
+import threading
 import time
 from typing import Any
 
@@ -19,6 +20,7 @@ LEAST_VISIBILITY_S = 60
 """The shortest visibility timeout of any attached worker wins; below this, hints come back while they wait."""
 
 _machine: Machine | None = None
+_told = False
 
 
 def machine() -> Machine:
@@ -26,6 +28,11 @@ def machine() -> Machine:
     if _machine is None:
         raise RuntimeError("this process is no Textmill worker")
     return _machine
+
+
+def told_to_end() -> bool:
+    """Whether a signal asked this worker to end."""
+    return _told
 
 
 class Fitness(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -61,6 +68,8 @@ class Mill(bootsteps.StartStopStep):  # type: ignore[misc]
             raise _unfit_exit(error) from error
         all_tasks()  # imports them now, not in the first job's time
         _calm_the_collector()
+        # At SIGQUIT Celery 5.7 calls it for a shift that a hint started, and waits for that; its threads pool raises.
+        parent.pool.terminate_job = lambda *_, **__: self._hurry()
         self._machine.start()
         signals.task_received.connect(self._on_hint, weak=False)
         signals.worker_shutting_down.connect(self._on_signal, weak=False)
@@ -85,8 +94,15 @@ class Mill(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _on_signal(self, how: str = "Warm", **_: Any) -> None:
         """SIGQUIT, or Ctrl-C twice: Celery would take notice once the machine has stopped, which it is waiting for."""
-        if how == "Cold" and self._machine is not None:
-            self._machine.hurry()
+        global _told
+        _told = True
+        if how == "Cold":
+            self._hurry()
+
+    def _hurry(self) -> None:
+        # In a thread: a signal handler may have interrupted the very code that would have to be called here.
+        if self._machine is not None:
+            threading.Thread(target=self._machine.stop, args=(0.0,), name="textmill-hurry", daemon=True).start()
 
 
 def unfit(conf: Any, pool: Any, concurrency: Any, autoscale: Any = None) -> list[str]:

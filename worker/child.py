@@ -132,14 +132,18 @@ class Child:
 
     def _ended(self, pid: int, code: int) -> None:
         why = self._killed_for or explain(code)
+        if code == -signal.SIGTERM and self._told and not self._ready:
+            code = self.final = OK  # it was told before it could listen, and held nothing yet
         if code == OK:
-            if self._told:
-                return
-            log.warning("worker %d ended without being told to by its supervisor; starting another", pid)
+            if not self._told:
+                log.warning("worker %d ended, and not because this supervisor said so; another starts", pid)
             self._due = time.monotonic()
             return
         self.last_end = why
         threading.Thread(target=_note_end, args=(self._settings, pid, why), daemon=True).start()
+        if self._told:
+            log.error("worker %d ended (%s)", pid, why)
+            return
         self._count(code)
         if (verdict := self._verdict(code)) is not None:
             self.gave_up = verdict

@@ -66,7 +66,6 @@ class Machine:
         self._one_at_a_time = threading.Lock()
         self._shift: Shift | None = None
         self._stopping = threading.Event()
-        self._hurried = False
         self._grace_s = settings.grace_s
         self._hinted_at = -math.inf  # a new worker looks at once
         self._state = "starting"
@@ -105,8 +104,11 @@ class Machine:
             shift.wake()
 
     def stop(self, grace_s: float | None = None) -> None:
-        """Claim nothing more, finish what fits the grace period, release the rest, end every thread."""
-        self._grace_s = self.settings.grace_s if grace_s is None else grace_s
+        """Claim nothing more, finish what fits the grace period, release the rest, end every thread.
+
+        Safe to call again from another thread with less patience.
+        """
+        self._grace_s = min(self._grace_s, self.settings.grace_s if grace_s is None else grace_s)
         self._stopping.set()
         shift = self._shift
         if shift is not None:
@@ -117,14 +119,9 @@ class Machine:
         self._state = STOPPED
         for thread in self._threads:
             thread.join()
-        self._threads.clear()
         self._upkeep.stop()
         with suppress(TextmillError):  # nothing waits for it: a worker that is silent is forgotten too
             self._beat(STOPPED)
-
-    def hurry(self) -> None:
-        """Told to stop a second time: no grace any more. Safe in a signal handler."""
-        self._hurried = True
 
     def close(self) -> None:
         """Free the models and the connections."""
@@ -200,14 +197,8 @@ class Machine:
 
     def _shift_is_over(self) -> bool:
         """Wait for the shift that was told to stop. False: the device does not come back from what it is at."""
-        until = time.monotonic() + self._grace_s + STUCK_S
-        while not self._one_at_a_time.acquire(timeout=0.1):
-            shift = self._shift
-            if self._hurried and self._grace_s and shift is not None:
-                self._grace_s, until = 0.0, time.monotonic() + STUCK_S
-                shift.stop(0.0)
-            if time.monotonic() >= until:
-                return False
+        if not self._one_at_a_time.acquire(timeout=self._grace_s + STUCK_S):
+            return False
         self._one_at_a_time.release()
         return True
 

@@ -99,7 +99,8 @@ class Shift:
 
     def stop(self, grace_s: float) -> None:
         """Claim nothing more; what is not done within `grace_s` is given back without blame."""
-        self._deadline = time.monotonic() + grace_s
+        deadline = time.monotonic() + grace_s
+        self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
         self._reader.stop()
         self._woken.set()
 

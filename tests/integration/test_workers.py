@@ -1,7 +1,6 @@
 """Real worker processes on real servers: the ordinary ways, and what operators do to them."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.states import JobState
-from tests.checker import check, column, rows
+from tests.checker import check, column
 from tests.corpora import model, submit
 from tests.deployment import Deploy
 from worker.app import build
@@ -63,50 +62,6 @@ def test_cancel_and_pause_reach_a_running_worker(deploy: Deploy) -> None:
     check(mill.store, paused)
 
 
-def test_sigterm_in_mid_chunk_gives_work_back_without_blame(deploy: Deploy) -> None:
-    mill = deploy(grace_s=0.3)
-    slow = model(mill.store, delay_s=0.1, max_items=4)
-    worker = mill.start()
-    job_id = submit(mill.store, 400, per_chunk=32, model=slow)
-    mill.hint()
-    mill.until(lambda: mill.store.jobs.get(job_id).counts.ok > 0, what="a first result")
-
-    code = worker.stop()
-
-    assert code == 0
-    assert rows(mill.store, "SELECT sum(crashes), sum(errors), count(lease_until) FROM chunks")[0] == (0, 0, 0)
-    mill.start()
-    mill.final(job_id, 60)
-    check(mill.store, job_id)
-
-
-def test_an_idle_worker_ends_at_once(deploy: Deploy) -> None:
-    mill = deploy()
-    worker = mill.start()
-
-    code = worker.stop(8)
-
-    assert code == 0
-
-
-def test_sigint_and_sigquit_leave_nothing_running(deploy: Deploy) -> None:
-    mill = deploy(grace_s=0.3)
-    slow = model(mill.store, delay_s=0.1, max_items=4)
-    job_id = submit(mill.store, 200, per_chunk=32, model=slow)
-
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        worker = mill.start()
-        mill.until(lambda: column(mill.store, "SELECT id FROM chunks WHERE state = 'running'"), what="work")
-        worker.signal(number)
-        worker.wait(15)
-        assert column(mill.store, "SELECT id FROM chunks WHERE state = 'running'") == [], number
-
-    assert rows(mill.store, "SELECT sum(crashes), sum(errors) FROM chunks")[0] == (0, 0)
-    mill.start()
-    mill.final(job_id, 60)
-    check(mill.store, job_id)
-
-
 def test_celery_inspect_sees_the_worker(deploy: Deploy) -> None:
     mill = deploy()
     worker = mill.start()
@@ -139,6 +94,7 @@ def test_celery_inspect_sees_the_worker(deploy: Deploy) -> None:
 def test_an_unfit_worker_refuses_to_start_and_says_why(
     tmp_path: Path, flags: list[str], variables: dict[str, str], said: str
 ) -> None:
+    """Row 34. What else makes a worker unfit: `tests/worker/test_fitness.py`."""
     environment = {**os.environ, "TEXTMILL_HOME": str(tmp_path), **variables}
     command = [sys.executable, "-P", "-m", "celery", "-A", "worker.app", "worker", *flags]
 
