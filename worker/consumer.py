@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import time
 from queue import Empty
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ ASIDE = "aside"
 REPLIES = ".reply.celery.pidbox"
 """Queues on which `celery inspect` waits for its answers; no worker reads them."""
 ASIDE_KEPT, ASIDE_BYTES = 100, 4096
+ASIDE_EVERY_S = 10.0
+"""In so many seconds no more than `ASIDE_KEPT` are logged and kept: a flood of them must fill neither disk nor time."""
 MAX_ID = 128
 
 
@@ -39,6 +42,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
     """A kombu channel that one malformed list entry cannot crash."""
 
     set_aside = 0
+    _window_at, _in_window = 0.0, 0
 
     def _brpop_read(self, **options: Any) -> bool:
         """As kombu 5.7 does it, but for what becomes of the entry."""
@@ -88,6 +92,8 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     def _put_aside(self, queue: str, raw: bytes, why: str) -> None:
         Channel.set_aside += 1
+        if not self._worth_telling():
+            return
         log.warning("a message on queue %r was set aside: %s (%d bytes)", queue, why, len(raw))
         try:
             with self.conn_or_acquire() as client:
@@ -95,6 +101,15 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
                 client.execute_command("LTRIM", self.global_keyprefix + ASIDE, 0, ASIDE_KEPT - 1)
         except (RedisError, OSError) as error:
             log.warning("what was set aside could not be kept: %s", error)
+
+    def _worth_telling(self) -> bool:
+        now = time.monotonic()
+        if now > Channel._window_at + ASIDE_EVERY_S:
+            if Channel._in_window > ASIDE_KEPT:
+                log.warning("%d more messages were set aside", Channel._in_window - ASIDE_KEPT)
+            Channel._window_at, Channel._in_window = now, 0
+        Channel._in_window += 1
+        return Channel._in_window <= ASIDE_KEPT
 
     def _mend(self, error: ResponseError, *queues: str) -> None:
         """A key of another type where a queue's list belongs would fail every read: move it out of the way."""

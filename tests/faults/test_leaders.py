@@ -61,7 +61,7 @@ def test_two_that_lead_at_once_do_no_harm(deploy: Deploy) -> None:
     mill = deploy(lease_s=1.0)
     rivals = [Upkeep(mill.store, mill.queue, mill.settings, f"rival {number}") for number in range(3)]
     job_ids = [submit(mill.store, 30, per_chunk=2) for _ in range(4)]
-    lost = claim(mill.store, chunks=8)
+    lost = claim(mill.store, chunks=8, lease_s=1.0)
     for rival in rivals:
         rival.start()
 

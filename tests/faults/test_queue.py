@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 import pytest
 import redis
 
@@ -24,6 +25,10 @@ from tests.servers import Valkey
 
 pytestmark = pytest.mark.servers
 
+BACK_S = 10.0
+MIB = 2**20
+CLAIMED = "SELECT sum(attempt) FROM chunks"
+
 
 @pytest.fixture
 def own_valkey() -> Iterator[Valkey]:
@@ -32,19 +37,28 @@ def own_valkey() -> Iterator[Valkey]:
         yield server.start()
 
 
-def test_hints_come_back_after_redis_lost_everything(deploy: Deploy, own_valkey: Valkey) -> None:
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("losses", [1, pytest.param(5, marks=pytest.mark.thorough)])
+def test_hints_come_back_after_redis_lost_everything(deploy: Deploy, own_valkey: Valkey, losses: int) -> None:
     """Row 15. No idle claims: only hints bring work."""
-    mill = deploy(redis_url=own_valkey.url, idle_claim_s=3600, shift_s=0.5)
+    mill = deploy(redis_url=own_valkey.url, idle_claim_s=3600, shift_s=0.5, lookahead_items=32)
     worker = mill.start()
     mill.until(lambda: "ready" in worker.said(), what="the consumer")
-    job_id = submit(mill.store, 400, per_chunk=16, model=model(mill.store, delay_s=0.05, max_items=16))
+    job_id = submit(mill.store, 400 * losses, per_chunk=16, model=model(mill.store, delay_s=0.25, max_items=16))
     mill.hint()
     mill.until(lambda: mill.store.jobs.get(job_id).counts.ok, what="a first result")
 
-    redis.Redis.from_url(own_valkey.url).flushall()
-    own_valkey.restart_empty()
+    for _ in range(losses):
+        with _client(mill.settings) as client:
+            client.flushall()
+        own_valkey.restart_empty()
+        lost_at = time.monotonic()
+        time.sleep(1.0)  # the shift under way needs no hint; by now it is over
+        done = column(mill.store, CLAIMED)[0]
+        mill.until(lambda done=done: column(mill.store, CLAIMED)[0] > done, what="a claim")
+        assert time.monotonic() - lost_at < BACK_S
 
-    mill.final(job_id, 40)
+    mill.final(job_id, 60)
     check(mill.store, job_id)
     assert worker.alive
 
@@ -125,6 +139,52 @@ def test_a_key_of_the_wrong_type_is_moved_out_of_the_way(deploy: Deploy) -> None
     assert worker.alive
 
 
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("megabytes", [20, pytest.param(200, marks=pytest.mark.thorough)])
+def test_an_enormous_message_costs_its_own_memory_and_no_more(deploy: Deploy, megabytes: int) -> None:
+    """Row 24."""
+    mill = deploy(idle_claim_s=3600)
+    worker = mill.start()
+    mill.until(lambda: "ready" in worker.said(), what="the consumer")
+    process, client = psutil.Process(worker.pid), _client(mill.settings)
+    before = process.memory_info().rss
+
+    client.lpush(_key(mill.settings), b"x" * (megabytes * MIB))
+    mill.until(lambda: "was set aside: too large" in worker.said(), 60, what="it to be read")
+    job_id = submit(mill.store, 20)
+    mill.hint()
+    mill.final(job_id)
+
+    check(mill.store, job_id)
+    assert process.memory_info().rss < before + 64 * MIB
+    assert _peak(worker.pid) < before + (4 * megabytes + 64) * MIB
+    check_queue(mill.settings)
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("number", [20_000, pytest.param(1_000_000, marks=pytest.mark.thorough)])
+def test_a_flood_of_tiny_messages_starves_no_work_and_fills_no_log(deploy: Deploy, number: int) -> None:
+    """Row 24."""
+    mill = deploy()
+    worker = mill.start()
+    mill.until(lambda: "ready" in worker.said(), what="the consumer")
+    before, client = psutil.Process(worker.pid).memory_info().rss, _client(mill.settings)
+
+    for _ in range(number // 10_000):
+        client.lpush(_key(mill.settings), *[b"x"] * 10_000)
+    job_id = submit(mill.store, 500)
+    mill.hint()
+    mill.final(job_id)
+    mill.until(lambda: client.llen(_key(mill.settings)) < number - 5_000, 60, what="the flood to be read")
+
+    check(mill.store, job_id)
+    assert _peak(worker.pid) < before + 64 * MIB
+    assert worker.log.stat().st_size < 1 * MIB
+    assert client.llen(mill.settings.key_prefix + "aside") <= 100
+    client.delete(_key(mill.settings))
+    assert worker.stop() == 0
+
+
 @pytest.mark.parametrize("url", [NOWHERE, "redis://10.255.255.1:6379/0"])
 def test_a_dead_redis_is_reported_within_three_seconds(settings: Any, url: str) -> None:
     queue = Queue(settings(redis_url=url))
@@ -158,6 +218,12 @@ def test_top_up_publishes_what_is_missing_and_no_more(settings: Any, valkey_url:
     assert published == [3, 0, 3, 0]
     assert queue.depth("q") == 6
     queue.close()
+
+
+def _peak(pid: int) -> int:
+    """The most memory the process ever had."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def _client(settings: Settings) -> Any:
