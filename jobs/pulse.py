@@ -54,8 +54,7 @@ class Pulse:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _sweep(self._path.parent)
-            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._handle, fcntl.LOCK_EX)
+            self._handle = _locked(self._path)
         except OSError as error:
             self._fail(error)
 
@@ -108,10 +107,22 @@ def _seen(path: Path) -> Seen | None:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return _read(file.read())
+            return _read(file.read()) or _read(path.read_bytes())  # it may be in the middle of writing
         if file.read(1):  # else its process is about to take the lock
             path.unlink()
     return None
+
+
+def _locked(path: Path) -> int:
+    """The file, emptied, with its lock: not one that a reader has just removed as a dead process's."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(handle).st_ino:
+                os.ftruncate(handle, 0)
+                return handle
+        os.close(handle)
 
 
 def _read(text: bytes) -> Seen | None:

@@ -13,6 +13,9 @@ from jobs.settings import Settings, load_settings
 from worker.devices import visible_gpus
 from worker.supervise import supervise
 
+START_S = 300.0
+"""A worker that takes longer to import what it needs hangs."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM; the exit code."""
@@ -55,6 +58,7 @@ def _work(settings: Settings) -> int:
     from worker.bootsteps import told_to_end
 
     faulthandler.enable()  # stacks of a crash, and of a hang that the supervisor ends
+    faulthandler.dump_traceback_later(START_S, exit=True)  # until the watchdog takes over
 
     flags = ["--pool", "threads", "--concurrency", "1", "--without-gossip", "--without-mingle"]
     flags += ["--queues", ",".join(settings.queues), "--hostname", f"textmill-{os.getpid()}@%h"]

@@ -14,6 +14,7 @@ import click
 from jobs.cli.session import store
 from jobs.cli.table import facts
 from jobs.cli.urls import hide
+from jobs.cli.workers import census
 from jobs.errors import TextmillError
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def _checks(settings: "Settings") -> Iterator[Finding]:
     yield _look("home", lambda: _home(settings.home))
     yield _look("disk", lambda: _disk(settings.home))
     yield _look("database", lambda: _database(settings))
+    yield _look("workers", lambda: _workers(settings))
     yield _look("redis", lambda: _redis(settings))
     yield _look("device", lambda: _devices(settings))
     yield from _models(settings)
@@ -119,6 +121,11 @@ def _database(settings: "Settings") -> str:
     with store(settings) as opened:
         opened.check_schema()
         return f"{hide(settings.effective_database_url)} answers, revision {opened.revision()}"
+
+
+def _workers(settings: "Settings") -> str:
+    with store(settings) as opened:
+        return census(opened)
 
 
 def _redis(settings: "Settings") -> str:

@@ -224,3 +224,18 @@ def test_models_are_put_replaced_and_removed(store: Store) -> None:
     assert store.models.get("m") == spec.model_copy(update={"note": "for show", "prompts": {"summarize": "{text}"}})
     assert store.models.get("none") is None
     assert [store.models.remove("m"), store.models.remove("m")] == [True, False]
+
+
+def test_the_reason_of_a_worker_s_end_is_kept_unless_it_said_one_itself(store: Store) -> None:
+    report = {"host": "h", "boot_id": "b", "device": "cpu", "models": [], "queues": ["default"]}
+    for name, pid, state in (("quiet", 1, "working"), ("told", 2, "ended: device lost"), ("well", 3, "stopped")):
+        store.workers.beat(name, pid=pid, state=state, **report)
+
+    noted = [store.workers.note_end(host="h", pid=pid, boot_id="b", why="signal 9") for pid in (1, 2, 3, 4)]
+
+    assert noted == [True, False, False, False]
+    assert {row.id: row.state for row in store.workers.ended(60)} == {
+        "quiet": "ended: signal 9",
+        "told": "ended: device lost",
+    }
+    assert store.workers.live(60) == []
