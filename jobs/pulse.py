@@ -98,6 +98,16 @@ def pulse_of(home: Path, role: Role, pid: int) -> Seen | None:
     return _seen(_path(home, role, pid))
 
 
+def remains_of(home: Path, role: Role, pid: int) -> Seen | None:
+    """What a process that has ended showed last, if it could not take its file away. The file is removed."""
+    path = _path(home, role, pid)
+    with suppress(OSError):
+        text = path.read_bytes()
+        path.unlink()
+        return _read(text)
+    return None
+
+
 def _path(home: Path, role: Role, pid: int) -> Path:
     return home / FOLDER / f"{socket.gethostname()}-{pid}-{role}.pulse"
 

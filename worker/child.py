@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from jobs.endings import DEVICE_LOST, GAVE_UP, OK, UNFIT, explain
 from jobs.errors import TextmillError
-from jobs.pulse import pulse_of
+from jobs.pulse import Seen, pulse_of, remains_of
 from jobs.settings import Settings
 from worker.devices import boot_id
 
@@ -44,7 +44,7 @@ class Child:
         self._killed_for: str | None = None
         self.restarts = -1
         self.final = OK
-        """How it ended last."""
+        """How it ended when it was told to."""
         self.last_end: str | None = None
         """The same in words, if it was not as told."""
         self.gave_up: int | None = None
@@ -76,7 +76,8 @@ class Child:
         code = None if process is None else process.poll()
         if process is None or code is None:
             return process is None
-        self._process, self.final = None, code
+        self._process, self.final = None, code if self._told else OK
+        self._note(remains_of(self._settings.home, "worker", process.pid))
         if process.stdin is not None:
             process.stdin.close()
         self._ended(process.pid, code)
@@ -111,10 +112,14 @@ class Child:
         seen = pulse_of(self._settings.home, "worker", process.pid)
         if seen is None:  # it starts, and ends itself if that takes too long; or its home cannot be written
             return
-        self._ready = self._ready or seen.facts.get("state") != "starting"
-        self._worked = self._worked or bool(seen.facts.get("items"))
+        self._note(seen)
         if seen.hung:
             self._end_hung(process, f"it was silent for {seen.silent_s():.0f} s{_at(seen.facts.get('doing'))}")
+
+    def _note(self, seen: Seen | None) -> None:
+        if seen is not None:
+            self._ready = self._ready or seen.facts.get("state") != "starting"
+            self._worked = self._worked or bool(seen.facts.get("items"))
 
     def _end_hung(self, process: "subprocess.Popen[bytes]", why: str) -> None:
         log.critical("worker %d hangs: %s; it is ended", process.pid, why)
@@ -153,8 +158,7 @@ class Child:
         calm = self._worked or self._lived_s() > CALM_S
         self._deaths = 1 if calm else self._deaths + 1
         self._false_starts = 0 if self._ready or calm else self._false_starts + 1
-        self._lost = 0 if calm or code != DEVICE_LOST else self._lost + 1
-        self._lost += calm and code == DEVICE_LOST
+        self._lost = (0 if calm else self._lost) + 1 if code == DEVICE_LOST else 0
 
     def _verdict(self, code: int) -> int | None:
         """The exit code to give up with, if it is time to."""

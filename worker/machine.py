@@ -81,6 +81,7 @@ class Machine:
         """Heartbeat, upkeep and idle claims, each in a thread."""
         self.watch()
         self._state = "idle"
+        self._show()  # a supervisor is to know that it was ready, however soon it dies
         self._upkeep.start()
         for name, target in (("idle", self._look_for_work), ("heartbeat", self._beat_on)):
             thread = threading.Thread(target=target, name=f"textmill-{name}", daemon=True)

@@ -6,6 +6,7 @@ import pickle
 import random
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from jobs.queue import Queue, message
 from jobs.settings import Settings
 from tests.checker import check, column
 from tests.corpora import model, submit
-from tests.deployment import NOWHERE, Deploy
+from tests.deployment import NOWHERE, Deploy, Deployment
 from tests.leftovers import check_queue
 from tests.servers import Valkey
 
@@ -55,7 +56,7 @@ def test_hints_come_back_after_redis_lost_everything(deploy: Deploy, own_valkey:
         lost_at = time.monotonic()
         time.sleep(1.0)  # the shift under way needs no hint; by now it is over
         done = column(mill.store, CLAIMED)[0]
-        mill.until(lambda done=done: column(mill.store, CLAIMED)[0] > done, what="a claim")
+        mill.until(partial(_claimed_more_than, mill, done), what="a claim")
         assert time.monotonic() - lost_at < BACK_S
 
     mill.final(job_id, 60)
@@ -218,6 +219,10 @@ def test_top_up_publishes_what_is_missing_and_no_more(settings: Any, valkey_url:
     assert published == [3, 0, 3, 0]
     assert queue.depth("q") == 6
     queue.close()
+
+
+def _claimed_more_than(mill: Deployment, before: int) -> bool:
+    return bool(column(mill.store, CLAIMED)[0] > before)
 
 
 def _peak(pid: int) -> int:

@@ -71,7 +71,7 @@ def test_a_commit_under_way_is_waited_for(deploy: Deploy) -> None:
     """Row 33: SIGTERM during COMMIT."""
     mill = deploy(lease_s=20.0)
     for statement in SLOW_COMMIT:
-        mill.store._db.write(lambda connection, statement=statement: connection.exec_driver_sql(statement))
+        _execute(mill, statement)
     worker = mill.start()
     job_id = submit(mill.store, 40)
     mill.until(lambda: column(mill.store, COMMITTING), what="a save to be under way")
@@ -83,7 +83,7 @@ def test_a_commit_under_way_is_waited_for(deploy: Deploy) -> None:
     assert column(mill.store, "SELECT attempt FROM chunks") == [1]
     mill.final(job_id, 5)
     check(mill.store, job_id)
-    mill.store._db.write(lambda connection: connection.exec_driver_sql("DROP FUNCTION slow CASCADE"))
+    _execute(mill, "DROP FUNCTION slow CASCADE")
 
 
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
@@ -145,6 +145,10 @@ def _at_work(mill: Deployment, *, hinted: bool = False) -> tuple[Worker, str]:
         mill.hint()
     mill.until(lambda: mill.store.jobs.get(job_id).counts.ok > 0, what="a first result")
     return worker, job_id
+
+
+def _execute(mill: Deployment, statement: str) -> None:
+    mill.store._db.write(lambda connection: connection.exec_driver_sql(statement))
 
 
 def _nobody_is_blamed(mill: Deployment) -> None:

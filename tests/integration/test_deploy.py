@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def test_selectors_find_their_own_pods_and_a_dead_database_restarts_nobody(manif
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
 def test_kubectl_understands_the_manifests() -> None:
-    command = ["kubectl", "kustomize", ROOT / "deploy" / "kubernetes"]
+    command = ["kubectl", "kustomize", str(ROOT / "deploy" / "kubernetes")]
 
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
@@ -184,7 +185,7 @@ def test_the_manifests_own_commands_run_and_their_probes_answer(name: str, postg
 
     with _running(container(manifest)["command"], given, tmp_path) as process:
         for probe, command in probes.items():
-            _until(lambda command=command: _run(command, given, tmp_path) == 0, f"{name}'s {probe}")
+            _until(partial(_succeeds, command, given, tmp_path), f"{name}'s {probe}")
         process.terminate()
         assert process.wait(pod(manifest)["terminationGracePeriodSeconds"]) == 0
 
@@ -259,6 +260,10 @@ def _run(command: list[str], given: dict[str, str], home: Path) -> int:
         _textmill(command), env=_environment(given, home), cwd=home, capture_output=True, timeout=60, check=False
     )
     return done.returncode
+
+
+def _succeeds(command: list[str], given: dict[str, str], home: Path) -> bool:
+    return _run(command, given, home) == 0
 
 
 def _textmill(command: list[str]) -> list[str]:
