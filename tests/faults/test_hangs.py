@@ -2,9 +2,12 @@
 
 import signal
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from jobs.pulse import pulses
 from tests.checker import check, column
 from tests.corpora import model, submit
 from tests.deployment import Deploy
@@ -48,7 +51,14 @@ def test_what_cannot_go_on_ends_the_process_with_its_code_in_time(
 
 
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("mark", ["[[hang]]", "[[lost]]", pytest.param("[[hang_gil 60]]", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "[[hang]]",
+        pytest.param("[[lost]]", marks=pytest.mark.thorough),
+        pytest.param("[[hang_gil 60]]", marks=pytest.mark.thorough),
+    ],
+)
 def test_what_hung_is_run_elsewhere_and_its_neighbours_are_well(deploy: Deploy, mark: str) -> None:
     """Row 31: the chunk runs elsewhere; only the item that did it is poison."""
     mill = deploy(step_timeout_s=LIMIT_S, lease_s=1.0)
@@ -60,12 +70,17 @@ def test_what_hung_is_run_elsewhere_and_its_neighbours_are_well(deploy: Deploy, 
         mill.final(job_id, 120)
         check(mill.store, job_id, poison={1})
         assert textmill.alive
+        # The one that hung may still be on its way out when its lease is over and the job with it.
+        textmill.until(partial(_idle, mill.settings.home), what="a worker that is well")
         textmill.signal(signal.SIGTERM)
         assert textmill.wait() == 0
 
 
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("broken", [BLOCKED, KILLED], ids=["blocked", "killed"])
+@pytest.mark.parametrize(
+    "broken",
+    [pytest.param(BLOCKED, id="blocked"), pytest.param(KILLED, id="killed", marks=pytest.mark.thorough)],
+)
 def test_a_worker_whose_leases_are_not_renewed_fences_itself(deploy: Deploy, broken: str) -> None:
     """Row 32: it gives up what it can no longer renew, writes nothing late, and another does the work once."""
     mill = deploy(lease_s=2.0)
@@ -83,3 +98,7 @@ def test_a_worker_whose_leases_are_not_renewed_fences_itself(deploy: Deploy, bro
     check(mill.store, job_id)
     assert lame.stop() == 0
     check(mill.store, job_id)
+
+
+def _idle(home: Path) -> bool:
+    return any(seen.role == "worker" and seen.facts["state"] == "idle" for seen in pulses(home))

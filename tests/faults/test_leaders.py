@@ -80,7 +80,7 @@ def test_two_that_lead_at_once_do_no_harm(deploy: Deploy) -> None:
 
 
 @pytest.mark.parametrize(("ttl_s", "bound_s"), [(1.0, 8.0), pytest.param(10.0, TAKEOVER_S, marks=pytest.mark.thorough)])
-@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGSTOP, pytest.param(signal.SIGKILL, marks=pytest.mark.thorough)])
 def test_a_leader_that_is_stopped_is_followed_by_another(
     deploy: Deploy, tmp_path: Path, ttl_s: float, bound_s: float, how: signal.Signals
 ) -> None:

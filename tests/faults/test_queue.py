@@ -108,7 +108,9 @@ def test_forged_and_malformed_entries_are_set_aside_and_the_worker_goes_on(deplo
     mill.until(lambda: "ready" in worker.said(), what="the consumer")
     trap = tmp_path / "executed"
     malformed = [*_malformed(trap), b"x" * 2_000_000]
-    forged = [_forged([queue]) for queue in ("elsewhere", -1, 2**70, "'; DROP TABLE jobs", None, ["default"], {})]
+    forged = [
+        _forged([queue]) for queue in list[Any](("elsewhere", -1, 2**70, "'; DROP TABLE jobs", None, ["default"], {}))
+    ]
 
     client.lpush(_key(mill.settings), *malformed, *forged)
     mill.until(lambda: mill.queue.depth("default") == 0, what="all of it to be read")

@@ -139,6 +139,7 @@ def test_connections_that_are_reset_every_second_hold_up_no_work(deploy: Deploy,
         assert worker.stop(40) == 0
 
 
+@pytest.mark.thorough
 def test_a_slow_network_to_redis_slows_no_work(deploy: Deploy, valkey: Valkey) -> None:
     """Row 19: half a second of latency."""
     with Proxy(valkey.port) as proxy:

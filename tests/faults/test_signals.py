@@ -23,6 +23,7 @@ SLOW_COMMIT = (
 )
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_an_idle_worker_ends_at_once(deploy: Deploy) -> None:
     """Row 33: SIGTERM idle."""
     mill = deploy()
@@ -92,7 +93,7 @@ def test_a_commit_under_way_is_waited_for(deploy: Deploy) -> None:
     [
         pytest.param([signal.SIGTERM, signal.SIGTERM], id="SIGTERM twice"),
         pytest.param([signal.SIGTERM, signal.SIGQUIT], id="SIGTERM, then SIGQUIT"),
-        pytest.param([signal.SIGINT], id="SIGINT"),
+        pytest.param([signal.SIGINT], id="SIGINT", marks=pytest.mark.thorough),
         pytest.param([signal.SIGINT, signal.SIGINT], id="SIGINT twice", marks=pytest.mark.thorough),
         pytest.param([signal.SIGQUIT], id="SIGQUIT"),
     ],
@@ -121,6 +122,7 @@ def test_signals_leave_nothing_running_and_nobody_blamed(
     check(mill.store, job_id)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
 def test_a_signal_to_the_whole_group_ends_the_worker_with_what_it_started(deploy: Deploy) -> None:
     """Row 33: to the whole group."""

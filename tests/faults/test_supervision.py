@@ -99,13 +99,8 @@ def test_told_once_it_finishes_what_fits_and_told_twice_it_hurries(deploy: Deplo
     assert rows(mill.store, "SELECT sum(crashes), sum(errors), count(lease_until) FROM chunks")[0] == (0, 0, 0)
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGHUP,
-        *(pytest.param(each, marks=pytest.mark.thorough) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)),
-    ],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP])
 def test_every_signal_to_end_ends_worker_and_supervisor_with_0(
     mill: Deployment, textmill: Supervised, number: signal.Signals
 ) -> None:
@@ -127,6 +122,7 @@ def test_a_worker_that_cannot_run_here_is_not_tried_again(mill: Deployment) -> N
     assert textmill.said().count("cannot start") == 1
 
 
+@pytest.mark.thorough  # its waits between five starts are 21 s
 def test_a_worker_that_dies_before_it_is_ready_is_given_up_loudly(mill: Deployment) -> None:
     with Supervised(mill, **altered(mill, "import os; os.kill(os.getpid(), 11)")) as textmill:
         code = textmill.wait(90)
