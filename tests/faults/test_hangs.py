@@ -32,7 +32,7 @@ KILLED = "import sys, worker.leases; worker.leases.Leases._renewed = lambda self
 def test_what_cannot_go_on_ends_the_process_with_its_code_in_time(
     deploy: Deploy, mark: str, codes: set[int], said: str
 ) -> None:
-    """Row 31: the process exits with its code within the limit + 5 s, and says where it was."""
+    """Row 31. The process exits with its code within the limit + 5 s, and says where it was."""
     mill = deploy(step_timeout_s=LIMIT_S)
     submit(mill.store, ["fine", mark], model=model(mill.store))
     worker = mill.start()
@@ -60,7 +60,7 @@ def test_what_cannot_go_on_ends_the_process_with_its_code_in_time(
     ],
 )
 def test_what_hung_is_run_elsewhere_and_its_neighbours_are_well(deploy: Deploy, mark: str) -> None:
-    """Row 31: the chunk runs elsewhere; only the item that did it is poison."""
+    """Row 31. The chunk runs elsewhere; only the item that did it is poison."""
     mill = deploy(step_timeout_s=LIMIT_S, lease_s=1.0)
     texts = ["fine", mark, "fine too", "and this"]
     job_id = submit(mill.store, texts, per_chunk=4, model=model(mill.store))
@@ -82,7 +82,7 @@ def test_what_hung_is_run_elsewhere_and_its_neighbours_are_well(deploy: Deploy, 
     [pytest.param(BLOCKED, id="blocked"), pytest.param(KILLED, id="killed", marks=pytest.mark.thorough)],
 )
 def test_a_worker_whose_leases_are_not_renewed_fences_itself(deploy: Deploy, broken: str) -> None:
-    """Row 32: it gives up what it can no longer renew, writes nothing late, and another does the work once."""
+    """Row 32. It gives up what it can no longer renew, writes nothing late, and another does the work once."""
     mill = deploy(lease_s=2.0)
     job_id = submit(mill.store, 120, per_chunk=120, model=model(mill.store, delay_s=0.2, max_items=4))
     mill.upkeep.start()

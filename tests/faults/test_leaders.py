@@ -57,7 +57,7 @@ def impostors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("impostors")
 def test_two_that_lead_at_once_do_no_harm(deploy: Deploy) -> None:
-    """Row 36: reaping, finishing and topping up, each done by three at the same time."""
+    """Row 36. Reaping, finishing and topping up, each done by three at the same time."""
     mill = deploy(lease_s=1.0)
     rivals = [Upkeep(mill.store, mill.queue, mill.settings, f"rival {number}") for number in range(3)]
     job_ids = [submit(mill.store, 30, per_chunk=2) for _ in range(4)]
@@ -84,7 +84,7 @@ def test_two_that_lead_at_once_do_no_harm(deploy: Deploy) -> None:
 def test_a_leader_that_is_stopped_is_followed_by_another(
     deploy: Deploy, tmp_path: Path, ttl_s: float, bound_s: float, how: signal.Signals
 ) -> None:
-    """Row 36: takeover within 20 s with the default time of a leadership."""
+    """Row 36. Takeover within 20 s with the default time of a leadership."""
     mill = deploy(leader_ttl_s=ttl_s, upkeep_s=0.5)
     with UpkeepProcess(mill, tmp_path / "one.log") as first:
         mill.until(lambda: first.leads(mill), what="the first to lead")

@@ -118,7 +118,7 @@ def test_a_half_open_connection_is_noticed(deploy: Deploy, valkey: Valkey, valke
 
 @pytest.mark.parametrize("resets", [5, pytest.param(60, marks=pytest.mark.thorough)])
 def test_connections_that_are_reset_every_second_hold_up_no_work(deploy: Deploy, valkey: Valkey, resets: int) -> None:
-    """Row 19: progress, and no reconnect storm."""
+    """Row 19. Progress, and no reconnect storm."""
     with Proxy(valkey.port) as proxy:
         mill = deploy(redis_url=_through(proxy))
         worker = _ready(mill)
@@ -141,7 +141,7 @@ def test_connections_that_are_reset_every_second_hold_up_no_work(deploy: Deploy,
 
 @pytest.mark.thorough
 def test_a_slow_network_to_redis_slows_no_work(deploy: Deploy, valkey: Valkey) -> None:
-    """Row 19: half a second of latency."""
+    """Row 19. Half a second of latency."""
     with Proxy(valkey.port) as proxy:
         mill = deploy(redis_url=_through(proxy))
         worker = _ready(mill)

@@ -25,7 +25,7 @@ SLOW_COMMIT = (
 
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_an_idle_worker_ends_at_once(deploy: Deploy) -> None:
-    """Row 33: SIGTERM idle."""
+    """Row 33. SIGTERM idle."""
     mill = deploy()
     worker = mill.start()
 
@@ -34,7 +34,7 @@ def test_an_idle_worker_ends_at_once(deploy: Deploy) -> None:
 
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
 def test_sigterm_in_mid_chunk_gives_work_back_without_blame(deploy: Deploy) -> None:
-    """Row 33: SIGTERM in mid-chunk."""
+    """Row 33. SIGTERM in mid-chunk."""
     mill = deploy(grace_s=0.3)
     worker, job_id = _at_work(mill)
 
@@ -49,7 +49,7 @@ def test_sigterm_in_mid_chunk_gives_work_back_without_blame(deploy: Deploy) -> N
 
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
 def test_a_model_that_loads_longer_than_the_grace_period_is_not_waited_for(deploy: Deploy) -> None:
-    """Row 33: SIGTERM during model load."""
+    """Row 33. SIGTERM during model load."""
     mill = deploy(grace_s=1.0)
     job_id = submit(mill.store, 40, model=model(mill.store, load_s=3600))
     worker = mill.start()
@@ -69,7 +69,7 @@ def test_a_model_that_loads_longer_than_the_grace_period_is_not_waited_for(deplo
 
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
 def test_a_commit_under_way_is_waited_for(deploy: Deploy) -> None:
-    """Row 33: SIGTERM during COMMIT."""
+    """Row 33. SIGTERM during COMMIT."""
     mill = deploy(lease_s=20.0)
     for statement in SLOW_COMMIT:
         _execute(mill, statement)
@@ -102,7 +102,7 @@ def test_a_commit_under_way_is_waited_for(deploy: Deploy) -> None:
 def test_signals_leave_nothing_running_and_nobody_blamed(
     deploy: Deploy, numbers: list[signal.Signals], *, hinted: bool
 ) -> None:
-    """Row 33: twice, SIGINT, SIGQUIT; in a shift that a hint started, and in one of the worker's own."""
+    """Row 33. Twice, SIGINT, SIGQUIT; in a shift that a hint started, and in one of the worker's own."""
     hurried = signal.SIGQUIT in numbers or numbers == [signal.SIGINT] * 2
     mill = deploy(grace_s=60.0 if hurried else 1.0, idle_claim_s=3600 if hinted else 0.2)
     worker, job_id = _at_work(mill, hinted=hinted)
@@ -125,7 +125,7 @@ def test_signals_leave_nothing_running_and_nobody_blamed(
 @pytest.mark.thorough
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
 def test_a_signal_to_the_whole_group_ends_the_worker_with_what_it_started(deploy: Deploy) -> None:
-    """Row 33: to the whole group."""
+    """Row 33. To the whole group."""
     mill = deploy(grace_s=1.0)
     worker, _ = _at_work(mill)
     below = psutil.Process(worker.pid).children(recursive=True)

@@ -1,6 +1,5 @@
 """Real worker processes on real servers: the ordinary ways, and what operators do to them."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,28 +79,6 @@ def test_celery_inspect_sees_the_worker(deploy: Deploy) -> None:
     assert [*active.values()] == [[]]
     assert stats["pool"]["max-concurrency"] == 1
     assert own["totals"]["items"] == 10
-
-
-@pytest.mark.parametrize(
-    ("flags", "variables", "said"),
-    [
-        (["--pool", "solo"], {}, "--pool threads"),
-        (["--concurrency", "4"], {}, "--concurrency 1"),
-        (["--autoscale", "4,1"], {}, "--concurrency 1"),
-        ([], {"REMAP_SIGTERM": "SIGQUIT"}, "REMAP_SIGTERM"),
-    ],
-)
-def test_an_unfit_worker_refuses_to_start_and_says_why(
-    tmp_path: Path, flags: list[str], variables: dict[str, str], said: str
-) -> None:
-    """Row 34. What else makes a worker unfit: `tests/worker/test_fitness.py`."""
-    environment = {**os.environ, "TEXTMILL_HOME": str(tmp_path), **variables}
-    command = [sys.executable, "-P", "-m", "celery", "-A", "worker.app", "worker", *flags]
-
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-
-    assert done.returncode == 64
-    assert said in done.stderr + done.stdout
 
 
 def test_a_plain_celery_command_works_as_celery_users_expect(deploy: Deploy, tmp_path: Path) -> None:
