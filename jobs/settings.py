@@ -66,6 +66,8 @@ class Settings(BaseSettings):
     upkeep_s: float = Field(default=1.0, ge=0.05, le=60)
     """Time between two rounds of upkeep."""
     leader_ttl_s: float = Field(default=10.0, ge=1, le=300)
+    idle_transaction_s: float = Field(default=600.0, ge=0)
+    """PostgreSQL sessions, anyone's, that idle in a transaction for longer are ended: they slow claims. 0: never."""
     remote_control: bool = True
     """Celery remote control and heartbeat events, for `celery inspect` and Flower."""
     queues: Annotated[tuple[str, ...], NoDecode] = Field(default=("default",), min_length=1)

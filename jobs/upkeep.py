@@ -3,6 +3,7 @@
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ PIECES = 8
 """Pieces of deleted jobs that one round takes away."""
 SLOW_ROUNDS = 30
 """Rounds from one housekeeping of rare things to the next."""
+SILENCE = 1 / 3
+"""Share of a lease: a database without an answer for so long has kept workers from renewing theirs."""
 LONGEST_WAIT_S = 10.0
 """Between two tries while the database does not answer."""
 
@@ -48,6 +51,10 @@ class Upkeep:
         self._store, self._queue, self._settings, self._holder = store, queue, settings, holder
         self._token: str | None = None
         self._rounds = 0
+        self._answered_at = time.monotonic()
+        """When the database last answered. Every candidate asks it in every round."""
+        self._watching_since: float | None = None
+        """When a silence was over in which workers could not renew their leases."""
         self._sweeping = False
         """Whether rows of deleted jobs may be left."""
         self._queue_down = False
@@ -89,7 +96,9 @@ class Upkeep:
 
     def round(self) -> dict[str, int]:
         """What was done, by name, without what was nothing to do; empty when another leads. Raises StoreUnavailable."""
-        if not self._leads():
+        leads = self._leads()
+        self._watched_s()
+        if not leads:
             return {}
         done = (
             self._take_over()
@@ -104,6 +113,7 @@ class Upkeep:
         if self._rounds % SLOW_ROUNDS == 0:
             done["abandoned"] = self._store.jobs.abandon_stale(self._settings.loading_timeout_s)
             done["forgotten"] = self._store.workers.prune(FORGET_S)
+            done["ended"] = self._end_idle_sessions()
         self._rounds += 1
         done = {name: count for name, count in done.items() if count}
         if done.keys() - {"hints", "forecast"}:
@@ -132,10 +142,29 @@ class Upkeep:
         return self._token is not None
 
     def _take_over(self) -> dict[str, int]:
-        return dict(self._store.chunks.reap()._asdict())
+        return dict(self._store.chunks.reap(watched_s=self._watched_s)._asdict())
+
+    def _watched_s(self) -> float | None:
+        """How long ago the last silence was over; None: there was none. To be asked when the database has answered."""
+        now, missed_s = time.monotonic(), self._settings.lease_s * SILENCE
+        if now - self._answered_at > missed_s + self._settings.upkeep_s * 2:
+            # Claims and renewals that were asked in the silence, and given up on, come true at its end.
+            self._watching_since = now + missed_s
+        self._answered_at = now
+        return None if self._watching_since is None else now - self._watching_since
 
     def _finish(self) -> int:
         return sum(self._store.jobs.finish(job_id) for job_id in self._store.jobs.finishable())
+
+    def _end_idle_sessions(self) -> int:
+        if not self._settings.idle_transaction_s:
+            return 0
+        found = self._store.end_idle_sessions(self._settings.idle_transaction_s)
+        for idle in found:
+            text = "session %d of %s (%s) was idle in a transaction for %.0f s, which slows every claim; %s"
+            fate = "ended" if idle.ended else "this role may not end it"
+            log.warning(text, idle.pid, idle.user, idle.program or "unnamed", idle.idle_s, fate)
+        return sum(idle.ended for idle in found)
 
     def _top_up(self) -> int:
         """Hints for every queue with work. Redis down costs nothing but time: workers look by themselves."""

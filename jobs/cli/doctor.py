@@ -120,6 +120,7 @@ def _disk(home: Path) -> str:
 def _database(settings: "Settings") -> str:
     with store(settings) as opened:
         opened.check_schema()
+        opened.check_room()
         return f"{hide(settings.effective_database_url)} answers, revision {opened.revision()}"
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jobs.store import backup, checks, migrate
+from jobs.store import backup, checks, migrate, sessions
 from jobs.store.chunks import Chunks
 from jobs.store.dialect import Database
 from jobs.store.jobs import Jobs
@@ -14,6 +14,9 @@ from jobs.store.retries import Retries
 from jobs.store.workers import Workers
 
 __all__ = ["Store"]
+
+LEAST_ANSWER_S = 2.0
+"""A busy machine may need so long for a claim."""
 
 
 class Store:
@@ -37,7 +40,8 @@ class Store:
     @classmethod
     def open(cls, url: str, *, lease_s: float = 60.0) -> "Store":
         """The store at this URL. A SQLite file is made and upgraded; PostgreSQL waits for `upgrade`."""
-        store = cls(Database(url), lease_s=lease_s)
+        # Renewals come every third of a lease: an answer that takes longer is of no use any more.
+        store = cls(Database(url, relaxed_answer_s=max(LEAST_ANSWER_S, lease_s / 3)), lease_s=lease_s)
         if store.dialect == "sqlite" and store.revision() != migrate.HEAD:
             store.upgrade()
         return store
@@ -62,6 +66,14 @@ class Store:
     def check_schema(self) -> None:
         """Raises SchemaOutdated unless the database is at this code's revision."""
         migrate.check(self._db)
+
+    def end_idle_sessions(self, older_s: float) -> list[sessions.IdleSession]:
+        """Sessions idle in a transaction for so long, which slow every claim; ended where the role may (PostgreSQL)."""
+        return sessions.end_idle(self._db, older_s)
+
+    def check_room(self) -> None:
+        """Raises StoreUnavailable when PostgreSQL's disk is full."""
+        checks.room(self._db)
 
     def backup(self, target: Path) -> None:
         """Copy a SQLite database, in use or not, to a new file. Raises InvalidState, UsageError, OSError."""

@@ -3,6 +3,8 @@
 Each rule is one statement, which sees the rows as they are at one moment. Jobs that are being deleted are left out.
 """
 
+from sqlalchemy import Connection
+
 from jobs.store.dialect import Database
 
 MOST = 20
@@ -53,6 +55,24 @@ RULES = {
     """,
 }
 """A message for each rule, and the query that finds what breaks it."""
+
+
+_MAY_TRY = "SELECT has_database_privilege(current_database(), 'TEMPORARY')"
+_ROOM = """
+    CREATE TEMPORARY TABLE textmill_room ON COMMIT DROP AS SELECT md5(n::text) FROM generate_series(1, 16384) AS n
+"""
+"""A megabyte, where the database lies."""
+
+
+def room(database: Database) -> None:
+    """Raises StoreUnavailable when PostgreSQL's disk has no room for a megabyte. SQLite's is any folder's."""
+
+    def work(connection: Connection) -> None:
+        if connection.exec_driver_sql(_MAY_TRY).scalar():
+            connection.exec_driver_sql(_ROOM)
+
+    if database.dialect == "postgresql":
+        database.write(work)
 
 
 def check(database: Database) -> list[str]:

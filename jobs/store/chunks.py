@@ -11,6 +11,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, bindparam, select, text, update
 
+from jobs.errors import StoreUnavailable
 from jobs.states import Control, JobState
 from jobs.store import claims, ids, reaping, saving
 from jobs.store.clock import now
@@ -80,6 +81,8 @@ class Chunks:
     def __init__(self, database: Database, *, lease_s: float) -> None:
         self._db, self._lease_s = database, lease_s
         self._orders = _Orders()
+        self._unanswered: dict[str, str] = {}
+        """By worker, the token of its last claim, if no answer to it came: it may have landed."""
 
     def claim(
         self,
@@ -98,8 +101,10 @@ class Chunks:
         """
         lease = lease_s or self._lease_s
         for wait in (*CROWDED_S, None):
-            wish = claims.Wish(worker_id, queue, cost, items, loaded, lease, secrets.token_hex(16))
-            taken = self._claim(wish)
+            known = self._unanswered.pop(worker_id, None)
+            token = known or secrets.token_hex(16)
+            wish = claims.Wish(worker_id, queue, cost, items, loaded, lease, token)
+            taken = self._claim(wish, again=known is not None)
             if taken or wait is None or self._db.dialect == "sqlite" or not self.ready(queue, 1):
                 return taken
             time.sleep(wait)
@@ -153,9 +158,13 @@ class Chunks:
 
         return self._db.write(work) if tokens else {}
 
-    def reap(self, *, limit: int = 1000) -> Reaped:
-        """Take chunks from workers whose lease has ended. Safe to repeat, and for several leaders at once."""
-        return self._db.write(lambda connection: reaping.reap(self._db, connection, limit=limit))
+    def reap(self, *, limit: int = 1000, watched_s: reaping.Watched = lambda: None) -> Reaped:
+        """Take chunks from workers whose lease has ended. Safe to repeat, and for several leaders at once.
+
+        `watched_s` gives how long ago the database began to answer again after a silence in which no worker could
+        renew: leases from before that are nobody's fault.
+        """
+        return self._db.write(lambda connection: reaping.reap(self._db, connection, limit=limit, watched_s=watched_s))
 
     def ready(self, queue: str, limit: int) -> int:
         """How many chunks of the queue could be claimed now, counted up to `limit`."""
@@ -166,19 +175,23 @@ class Chunks:
         """The queues with pending work, by name."""
         return self._db.read(lambda connection: list(connection.scalars(self._db.sql(_QUEUES))))
 
-    def _claim(self, wish: claims.Wish) -> list[Claim]:
-        tries = count()
+    def _claim(self, wish: claims.Wish, *, again: bool) -> list[Claim]:
+        """`again`: it was asked before, and no answer came."""
+        tries = count(int(again))
 
         def work(connection: Connection) -> list[Claim]:
-            again = next(tries) > 0
-            rows = again and claims.taken_before(self._db, connection, wish)
+            rows = next(tries) > 0 and claims.taken_before(self._db, connection, wish)
             rows = rows or claims.take(self._db, connection, wish)
             found = [(saving.as_uuid(row.job_id), row) for row in rows]
             _start(connection, {job_id for job_id, row in found if row.job_state == JobState.QUEUED})
             orders = self._orders.read(connection, {job_id for job_id, _ in found})
             return [_claimed(row, orders[job_id], wish.token) for job_id, row in found]
 
-        return self._db.relaxed(work)
+        try:
+            return self._db.relaxed(work)
+        except StoreUnavailable:
+            self._unanswered[wish.worker_id] = wish.token
+            raise
 
 
 class _Orders:

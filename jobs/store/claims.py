@@ -91,7 +91,7 @@ _PICKED = f"""
 _SQLITE = f"{_TAKE} WHERE id IN (SELECT value FROM json_each(:held)) {_TAKEN}"
 
 _HELD = f"""
-    {_TAKEN.replace("RETURNING", "SELECT")} FROM chunks WHERE state = 'running' AND lease_token = :token
+    UPDATE chunks SET lease_until = {{later}} WHERE state = 'running' AND lease_token = :token {_TAKEN}
 """
 
 
@@ -105,8 +105,8 @@ def take(database: Database, connection: Connection, wish: Wish) -> Sequence[Row
 
 
 def taken_before(database: Database, connection: Connection, wish: Wish) -> Sequence[Row[Any]]:
-    """The chunks this very claim took already, if the answer to it was lost."""
-    return connection.execute(database.sql(_HELD), {"token": wish.token}).all()
+    """The chunks this very claim took already, if the answer to it was lost. Their lease begins anew."""
+    return connection.execute(database.sql(_HELD), {"token": wish.token, "lease_s": wish.lease_s}).all()
 
 
 def _in_one_statement(database: Database, connection: Connection, wish: Wish) -> Sequence[Row[Any]]:

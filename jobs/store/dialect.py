@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from jobs.errors import InvalidParams, InvalidSettings, InvalidState, SchemaOutdated, StoreUnavailable
+from jobs.store import unanswered
 
 T = TypeVar("T")
 
@@ -42,6 +43,8 @@ POSTGRESQL_CONNECT = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
+ANSWER_S = 70.0
+"""How long a statement may be without an answer: past `statement_timeout`, nobody is at work on it."""
 POSTGRESQL_RELAXED = {
     "synchronous_commit": "off",
     # Claims and renewals are index scans from end to end, in the order of the index. A planner without statistics takes
@@ -68,16 +71,17 @@ class Database:
     whose answer was lost.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, relaxed_answer_s: float = ANSWER_S) -> None:
+        """`relaxed_answer_s`: how long a claim or a renewal may be without an answer (PostgreSQL)."""
         address = _address(url)
         self.dialect = address.get_backend_name()
         self.words: dict[str, str] = _WORDS[self.dialect]
-        open_engine = _open_postgresql if self.dialect == "postgresql" else _open_sqlite
-        self._durable = open_engine(address, {})
+        server = self.dialect == "postgresql"
+        self._durable = _open_postgresql(address, {}, ANSWER_S) if server else _open_sqlite(address)
         self._autocommit = self._durable.execution_options(isolation_level="AUTOCOMMIT")
         self._relaxed: Engine | None = None
-        if self.dialect == "postgresql":
-            engine = open_engine(address, POSTGRESQL_RELAXED)
+        if server:
+            engine = _open_postgresql(address, POSTGRESQL_RELAXED, min(ANSWER_S, relaxed_answer_s))
             self._relaxed = engine.execution_options(isolation_level="AUTOCOMMIT")
         # Rows that travel below SQLAlchemy's row layer raise the driver's own errors.
         self._errors = (SQLAlchemyError, self._durable.dialect.loaded_dbapi.Error)
@@ -168,6 +172,8 @@ def mapped(error: Exception) -> Exception:
     text = str(original).strip().partition("\n")[0]
     if state == "42P01" or "no such table" in text:
         return SchemaOutdated(f"the database lacks a table; run `textmill db upgrade` ({text})")
+    if state == "53100" or "disk is full" in text:
+        return StoreUnavailable(f"the disk of the database is full: {text}")
     name = type(original).__name__
     if isinstance(error, PoolTimeout) or name in ("OperationalError", "InterfaceError") or _is_operational(original):
         return StoreUnavailable(f"the database did not answer or refused: {text}")
@@ -237,11 +243,11 @@ def _address(url: str) -> URL:
     return address
 
 
-def _open_postgresql(address: URL, session: dict[str, str]) -> Engine:
+def _open_postgresql(address: URL, session: dict[str, str], answer_s: float) -> Engine:
     settings = {**POSTGRESQL_SESSION, **session}
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     try:
-        return sqlalchemy.create_engine(
+        engine = sqlalchemy.create_engine(
             address,
             connect_args={**POSTGRESQL_CONNECT, "options": options},
             # No ping before use: a connection that was lost makes the transaction be tried again on a new one.
@@ -251,9 +257,12 @@ def _open_postgresql(address: URL, session: dict[str, str]) -> Engine:
         )
     except ImportError as error:
         raise InvalidSettings("PostgreSQL needs its driver: pip install 'textmill[postgres]'") from error
+    # SQLAlchemy's hook for making the driver's connections oneself.
+    event.listen(engine, "do_connect", lambda _, __, args, given: unanswered.connect(answer_s, *args, **given))
+    return engine
 
 
-def _open_sqlite(address: URL, _: dict[str, str]) -> Engine:
+def _open_sqlite(address: URL) -> Engine:
     Path(str(address.database)).parent.mkdir(parents=True, exist_ok=True)
     engine = sqlalchemy.create_engine(
         address,

@@ -1,7 +1,7 @@
 """Brings a database to this code's revision, and says when it is at another."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 from sqlalchemy import Connection
@@ -17,6 +17,9 @@ HEAD = "0002"
 
 _LOCK = 0x7E87_4111
 """Key of the advisory lock that lets one upgrade at a time through."""
+
+STEP_S = 900.0
+"""How long one step of a migration may take, waiting for others included."""
 
 
 def folder() -> Path:
@@ -59,7 +62,10 @@ def upgrade(database: Database) -> None:
     def apply(connection: Connection) -> None:
         if database.dialect == "postgresql":
             for name in ("lock_timeout", "statement_timeout"):
-                connection.exec_driver_sql(f"SET LOCAL {name} = '15min'")
+                connection.exec_driver_sql(f"SET LOCAL {name} = '{STEP_S:.0f}s'")
+            driver: Any = connection.connection.driver_connection
+            driver.answer_s = STEP_S + 10
+            connection.detach()  # from the pool: such patience is for nothing else
             connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         settings = config()
         settings.attributes["connection"] = connection

@@ -5,7 +5,7 @@ too, so that an item that kills its worker is alone after 2 + log2(n) restarts a
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +19,8 @@ from jobs.store.dialect import Database
 from jobs.store.tables import blocks, chunks, jobs, results
 from jobs.store.values import Reaped, ResultRow
 
+Watched = Callable[[], float | None]
+"""How long ago the last silence of the database ended; None: there was none."""
 CRASH_LIMIT = 2
 """At this many crashes a chunk is no longer run as it is."""
 
@@ -27,13 +29,16 @@ POISON = f"this item ended its worker's process {CRASH_LIMIT} times"
 _EXPIRED = text("chunks.state = 'running'")
 
 
-def reap(database: Database, connection: Connection, *, limit: int) -> Reaped:
-    """Deal with up to `limit` expired leases. Locks jobs before chunks, and looks again under the lock."""
+def reap(database: Database, connection: Connection, *, limit: int, watched_s: Watched) -> Reaped:
+    """Deal with up to `limit` expired leases. Locks jobs before chunks, and looks again under the lock.
+
+    `watched_s` is asked once the chunks could be read: someone may have locked the table all the while.
+    """
     done: Counter[str] = Counter()
     held = _lock_jobs(connection, limit)
     if not held:
         return Reaped(0, 0, 0, 0)
-    for chunk in _lock_expired(connection, list(held), limit, _unblamed(database)):
+    for chunk in _lock_expired(connection, list(held), limit, _unblamed(database, watched_s())):
         back = ChunkState.HELD if held[chunk.job_id] == Control.PAUSE else ChunkState.PENDING
         done[_settle(database, connection, chunk, back)] += 1
     return Reaped(**{name: done[name] for name in Reaped._fields})
@@ -59,9 +64,11 @@ def _lock_expired(
     return connection.execute(wanted).all()
 
 
-def _unblamed(database: Database) -> ColumnElement[bool]:
-    """Nobody was watching for a whole lease, or the server was down while it ran: the work is not to blame."""
+def _unblamed(database: Database, watched_s: float | None) -> ColumnElement[bool]:
+    """Nobody was watching for a whole lease, or the database did not answer while it ran: the work is not to blame."""
     unwatched = chunks.c.lease_until < later(-chunks.c.lease_s)
+    if watched_s is not None:
+        unwatched |= chunks.c.lease_until < later(chunks.c.lease_s - watched_s)
     if database.dialect == "sqlite":
         return unwatched
     return unwatched | (

@@ -62,6 +62,18 @@ def test_nobody_is_blamed_when_nobody_was_watching(store: Store) -> None:
     assert [again.crashes for again in claim(store, cost=10**6, items=10**6)] == [0] * 10
 
 
+@pytest.mark.parametrize(("watched_s", "expected"), [(0.0, "unblamed"), (4.0, "unblamed"), (7.0, "pending")])
+def test_nobody_is_blamed_for_a_lease_that_began_before_a_silence_was_over(
+    store: Store, watched_s: float, expected: str
+) -> None:
+    queued_job(store, 5)
+    fall_silent(store, claim(store), lease_s=5, ago_s=0.5)
+
+    reaped = store.chunks.reap(watched_s=lambda: watched_s)
+
+    assert reaped == Reaped(0, 0, 0, 0)._replace(**{expected: 1})
+
+
 def test_a_limit_bounds_one_round(store: Store) -> None:
     queued_job(store, 50)
     fall_silent(store, claim(store, chunks=10))

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, event, text
 
 from jobs.errors import InvalidSettings, SchemaOutdated, StoreUnavailable
 from jobs.states import JobState
-from jobs.store import Store
+from jobs.store import Store, dialect
 from tests.proxy import Proxy
 from tests.rows import block, chunk_states, claim, done, loading_job, ok, part, queued_job, rows, spec
 from tests.servers import Postgres, free_port
@@ -66,6 +66,24 @@ def test_a_claim_whose_answer_is_lost_is_not_lost(far_store: Store, proxy: Proxy
     assert [one.chunk_id for one in held] == [1]
     assert chunk_states(far_store) == ["running", "pending"]
     assert far_store.chunks.save([done(held[0])]) == {1}
+
+
+def test_a_claim_that_was_never_answered_is_found_by_the_next(
+    far_store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued_job(far_store, 10)
+
+    with monkeypatch.context() as impatient:
+        impatient.setattr(dialect, "RETRY_S", ())
+        proxy.cut_at(b"attempt = attempt + 1", delivered=True)
+        with pytest.raises(StoreUnavailable):
+            claim(far_store)
+    held = claim(far_store)
+
+    assert [(one.chunk_id, one.attempt) for one in held] == [(1, 1)]
+    assert chunk_states(far_store) == ["running", "pending"]
+    assert far_store.chunks.save([done(held[0])]) == {1}
+    assert claim(far_store)[0].chunk_id == 2
 
 
 def test_a_job_is_made_once_when_the_answer_is_lost(far_store: Store, proxy: Proxy) -> None:
