@@ -15,6 +15,8 @@ MOST_KEYS = 24
 """I8: Redis keys of a deployment, whatever went through it: queues, Celery's bindings, what was set aside."""
 MOST_HANDLES, MOST_THREADS = 100, 40
 """I9: of a worker process; one that has just started has about half."""
+OWN_CONNECTIONS = 8
+"""I9: PostgreSQL connections that the test's own stores keep."""
 SETTLE_S = 10.0
 """Everything here may take a moment to be true."""
 _CONNECTIONS = """SELECT count(*) FROM pg_stat_activity

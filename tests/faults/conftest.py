@@ -7,12 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.deployment import Deploy
-from tests.leftovers import check_children, check_connections, check_process, children
+from tests.leftovers import OWN_CONNECTIONS, check_children, check_connections, check_process, children
 
 ROWS = 45
 """Rows of the list of faults."""
-OWN_CONNECTIONS = 8
-"""PostgreSQL connections that the test's own stores keep."""
 _ROWS = re.compile(r"Rows? ([\d, andto-]+)\.")
 
 
