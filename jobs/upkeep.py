@@ -51,7 +51,7 @@ class Upkeep:
         self._store, self._queue, self._settings, self._holder = store, queue, settings, holder
         self._token: str | None = None
         self._rounds = 0
-        self._answered_at = time.monotonic()
+        self._answered_at: float | None = None
         """When the database last answered. Every candidate asks it in every round."""
         self._watching_since: float | None = None
         """When a silence was over in which workers could not renew their leases."""
@@ -97,6 +97,7 @@ class Upkeep:
     def round(self) -> dict[str, int]:
         """What was done, by name, without what was nothing to do; empty when another leads. Raises StoreUnavailable."""
         leads = self._leads()
+        self._store.chunks.ready("", 0)  # someone may have locked this table alone, and leaders change meanwhile
         self._watched_s()
         if not leads:
             return {}
@@ -147,7 +148,7 @@ class Upkeep:
     def _watched_s(self) -> float | None:
         """How long ago the last silence was over; None: there was none. To be asked when the database has answered."""
         now, missed_s = time.monotonic(), self._settings.lease_s * SILENCE
-        if now - self._answered_at > missed_s + self._settings.upkeep_s * 2:
+        if self._answered_at is not None and now - self._answered_at > missed_s + self._settings.upkeep_s * 2:
             # Claims and renewals that were asked in the silence, and given up on, come true at its end.
             self._watching_since = now + missed_s
         self._answered_at = now

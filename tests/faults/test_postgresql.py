@@ -22,7 +22,7 @@ from tests.servers import Postgres, Valkey
 
 pytestmark = pytest.mark.servers
 
-END_OURS = "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE application_name = 'textmill'"
+END_OURS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'textmill'"
 LINGER = """
     CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.2); RETURN NEW; END $$;
     CREATE TRIGGER linger BEFORE UPDATE ON chunks FOR EACH ROW WHEN (NEW.state = 'done') EXECUTE FUNCTION linger()
@@ -226,12 +226,12 @@ def _all_connections(server: Postgres) -> Iterator[None]:
     """Nobody else gets a connection, and Textmill has none."""
     held: list[Any] = []
     deadline = time.monotonic() + 20
-    while not held or held[0].execute(END_OURS).fetchall():
-        assert time.monotonic() < deadline, "Textmill keeps getting connections"
-        with suppress(psycopg.OperationalError):
-            while True:
-                held.append(server.connect())
     try:
+        while not held or held[0].execute(END_OURS).fetchall():
+            assert time.monotonic() < deadline, "Textmill keeps getting connections"
+            with suppress(psycopg.OperationalError):
+                while True:
+                    held.append(server.connect())
         yield
     finally:
         for each in held:
