@@ -81,3 +81,4 @@ class Leases:
         for held in self._in_hand.all():
             if now >= held.fence_at and self._in_hand.drop(held):
                 log.warning("chunk %s: the lease was not renewed in time; given up", held.claim.chunk_id)
+                self._writer.let_go(held)

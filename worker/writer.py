@@ -60,6 +60,10 @@ class Writer:
         """Save what the chunk has, then let others have the rest; nobody is blamed."""
         self._orders.put((self._take_give_back, held))
 
+    def let_go(self, held: Held) -> None:
+        """The chunk was given up because its lease was not renewed in time. Its worker lives, so nobody is to blame."""
+        self._orders.put((self._release, held))
+
     def chunk_failed(self, held: Held, reason: str) -> None:
         """Something that may go better next time kept the chunk from being worked."""
         self._orders.put((self._take_failed, (held, reason)))
@@ -190,7 +194,8 @@ class Writer:
     def _still_mine(self, held: Held) -> bool:
         if not held.gone and time.monotonic() >= held.fence_at:
             log.warning("chunk %s: the lease was not renewed in time; given up", held.claim.chunk_id)
-            self._in_hand.drop(held)
+            if self._in_hand.drop(held):
+                self.let_go(held)
         if held.gone:
             self._touched.pop(held.claim.chunk_id, None)
         return not held.gone

@@ -24,6 +24,7 @@ _WAIT = """CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql 
     $$ BEGIN IF {when} THEN PERFORM pg_sleep(1.5); END IF; RETURN NEW; END $$"""
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.thorough)])
 def test_a_worker_killed_in_mid_batch_is_replaced_within_lease_and_five_seconds(
     deploy: Deploy, chance: random.Random, kills: int
@@ -87,6 +88,7 @@ def test_a_worker_that_wakes_after_its_lease_writes_nothing(deploy: Deploy) -> N
 
 
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("timing", ["IMMEDIATE", "DEFERRED"])
 @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.thorough)])
 def test_a_worker_killed_while_it_saves_leaves_no_part_of_it(
