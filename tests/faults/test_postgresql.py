@@ -140,7 +140,7 @@ def test_a_server_that_stands_still_is_given_up_on_and_gone_on_with(
 
 
 def test_a_server_that_stands_still_is_unavailable(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 9, as a submit or a look at a job sees it."""
+    """Row 9. As a submit or a look at a job sees it."""
     monkeypatch.setattr(dialect, "ANSWER_S", 1.0)
     monkeypatch.setitem(dialect.POSTGRESQL_CONNECT, "connect_timeout", 1)
     store = Store.open(_database(server))
@@ -163,7 +163,7 @@ def test_a_server_that_stands_still_is_unavailable(server: Postgres, monkeypatch
 
 
 def test_no_connection_to_be_had_is_waited_for(mill: Deployment, server: Postgres) -> None:
-    """Row 11: `max_connections` is reached."""
+    """Row 11. `max_connections` is reached."""
     job_id = _long_job(mill, 4)
 
     with _all_connections(server):
@@ -183,7 +183,7 @@ def test_no_connection_to_be_had_is_waited_for(mill: Deployment, server: Postgre
     ],
 )
 def test_a_locked_table_is_waited_for(mill: Deployment, server: Postgres, table: str, seconds: float) -> None:
-    """Row 11: a table is locked for longer than a lease."""
+    """Row 11. A table is locked for longer than a lease."""
     job_id = _long_job(mill, 6)
 
     with server.connect(_name(mill)) as outside, outside.transaction():
@@ -195,7 +195,7 @@ def test_a_locked_table_is_waited_for(mill: Deployment, server: Postgres, table:
 
 
 def test_deadlocks_with_somebody_else_are_tried_again(mill: Deployment, server: Postgres) -> None:
-    """Row 11: another session locks the chunks in the wrong order, again and again."""
+    """Row 11. Another session locks the chunks in the wrong order, again and again."""
     job_id = _long_job(mill, 6)
     before = server.log.read_text().count("deadlock detected")
 

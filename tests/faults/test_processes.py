@@ -94,7 +94,7 @@ def test_a_worker_that_wakes_after_its_lease_writes_nothing(deploy: Deploy) -> N
 def test_a_worker_killed_while_it_saves_leaves_no_part_of_it(
     deploy: Deploy, chance: random.Random, timing: str, kills: int
 ) -> None:
-    """Rows 4 and 6: killed between its rows and COMMIT, and inside COMMIT; each time with another job, since an item
+    """Rows 4 and 6. Killed between its rows and COMMIT, and inside COMMIT; each time with another job, since an item
     that is there whenever a worker dies is called poison."""
     mill = deploy()
     mill.upkeep.start()

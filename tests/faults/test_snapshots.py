@@ -19,7 +19,7 @@ MOST_TIMES_SLOWER = 10
 
 @pytest.mark.parametrize("chunks", [2_000, pytest.param(20_000, marks=pytest.mark.thorough)])
 def test_an_old_snapshot_slows_no_claim_tenfold(postgres: Postgres, postgres_url: str, chunks: int) -> None:
-    """Row 12, scaled: what matters of an hour is how many chunks were taken since the snapshot."""
+    """Row 12. Scaled: what matters of an hour is how many chunks were taken since the snapshot."""
     store = Store.open(postgres_url)
     job = loading_job(store)
     for lo in range(0, (chunks + 400) * 5, 5000):

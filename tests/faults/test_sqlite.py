@@ -53,7 +53,7 @@ def sqlite_url(disk: SmallDisk) -> str:
 )
 def test_many_writers_and_an_outside_lock_are_waited_for(deploy: Deploy, n_workers: int, seconds: float) -> None:
     """Row 13. The lock lasts longer than a lease."""
-    mill = deploy(lookahead_items=32)
+    mill = deploy(lookahead_items=32, lease_s=min(seconds, 4.0))
     mill.upkeep.start()
     workers = [mill.launch() for _ in range(n_workers)]
     for worker in workers:
