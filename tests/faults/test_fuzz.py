@@ -28,7 +28,7 @@ from jobs.store import Store
 from jobs.tasks import all_tasks, find, resolve, task_adapter
 from tests.checker import expected_output
 
-QUICK, LONG = 60, 3000
+QUICK, LONG = 60, 600
 quiet = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 PIECES = (
     *(b'{"text": "', b'"}', b"{", b"}", b"[", b"]", b'"', b",", b":", b"\n", b"\r\n", b"\r", b"\0", b"\xef\xbb\xbf"),
