@@ -26,8 +26,10 @@ from worker.backoff import backoff
 from worker.devices import boot_id, device
 from worker.engines.base import Model
 from worker.meter import Meter
+from worker.note import Note, folder
 from worker.residency import Residency
 from worker.shift import Shift, Tally
+from worker.takeover import take_over
 from worker.vitals import Vitals
 from worker.watchdog import Watchdog
 
@@ -56,7 +58,10 @@ class Machine:
         self.watchdog = Watchdog(self._tell, leave, self._show)
         self._pulse = Pulse(settings.home, "worker")
         self.device = device(settings)
-        self.residency = Residency(settings, self.device, Registry(self.store).get)
+        self._boot_id = boot_id()
+        self._notes = folder(settings, self._boot_id)
+        self._note = Note(self._notes, self.id)
+        self.residency = Residency(settings, self.device, Registry(self.store).get, self._note.running)  # type: ignore[arg-type]
         self._vitals = Vitals(settings, self.store, self.queue, self.residency)
         self.ignored = 0
         """Hints for queues this worker does not serve: forged ones, or a misconfigured producer's."""
@@ -69,7 +74,6 @@ class Machine:
         self._grace_s = settings.grace_s
         self._hinted_at = -math.inf  # a new worker looks at once
         self._state = "starting"
-        self._boot_id = boot_id()
         self._threads: list[threading.Thread] = []
         self._shown = False
 
@@ -79,6 +83,7 @@ class Machine:
 
     def start(self) -> None:
         """Heartbeat, upkeep and idle claims, each in a thread."""
+        self._note.open()
         self.watch()
         self._state = "idle"
         self._show()  # a supervisor is to know that it was ready, however soon it dies
@@ -127,6 +132,7 @@ class Machine:
     def close(self) -> None:
         """Free the models and the connections."""
         self.watchdog.stop()
+        self._note.close()
         self._pulse.close()
         self.residency.close()
         self.queue.close()
@@ -176,6 +182,7 @@ class Machine:
             residency=self.residency,
             watchdog=self.watchdog,
             meter=self.meter,
+            note=self._note,
             worker_id=self.id,
             queues=queues,
         )
@@ -212,6 +219,7 @@ class Machine:
         self._upkeep.stop()
         with suppress(TextmillError):
             self._beat(STOPPED)
+        self._note.close()
         self._pulse.close()
         logging.shutdown()
         self._leave(OK)
@@ -248,8 +256,11 @@ class Machine:
         while True:
             try:
                 self._beat(self._state)
+                take_over(self.store, self._notes)
             except StoreUnavailable as error:
                 log.warning("heartbeat: %s", error)
+            except Exception:
+                log.exception("the heartbeat failed")
             self._vitals.look()
             if self._stopping.wait(min(BEAT_S, self.settings.lease_s)):
                 return

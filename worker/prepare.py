@@ -76,14 +76,14 @@ class Unreadable(NamedTuple):
     why: str
 
 
-def prepare(held: Held, lines: Sequence[bytes], have: Collection[int]) -> list[Work]:
-    """The requests of a chunk's items, without those that have a result already. Items that cannot be asked get
-    their error rows here."""
-    _read(held, lines, have)
-    held.asked = [None] * len(held.items)
-    held.left = len(held.items)
+_UNASKED = Asked([])
+
+
+def ask(held: Held, indexes: Sequence[int]) -> list[Work]:
+    """The requests of these items of a chunk that was read. Items that cannot be asked get their error rows here."""
     preprocess, codec, params, asked = held.task.preprocess, held.codec, held.params, held.asked
-    for index, item in enumerate(held.items):
+    for index in indexes:
+        item = held.items[index]
         try:
             if type(item) is Unreadable:
                 raise ItemError(ItemErrorCode.INVALID_ITEM, item.why)
@@ -91,11 +91,11 @@ def prepare(held: Held, lines: Sequence[bytes], have: Collection[int]) -> list[W
             asked[index] = preprocess(item, own, codec)
         except Exception as error:
             _refuse(held, index, error)
-    return _encoded(held)
+    return _encoded(held, indexes)
 
 
-def _read(held: Held, lines: Sequence[bytes], have: Collection[int]) -> None:
-    """The chunk's open items as the task's input."""
+def read(held: Held, lines: Sequence[bytes], have: Collection[int]) -> None:
+    """Fill the chunk with its items, without those that have a result already."""
     claim = held.claim
     if len(lines) != claim.seq_hi - claim.seq_lo:
         raise RuntimeError(f"block {claim.block_id} has {len(lines)} of the items {claim.seq_lo} to {claim.seq_hi}")
@@ -105,6 +105,8 @@ def _read(held: Held, lines: Sequence[bytes], have: Collection[int]) -> None:
         lines = [lines[seq - claim.seq_lo] for seq in seqs]
     held.seqs = list(seqs)
     held.items = _items(held.task, held.seqs, lines)
+    held.asked = [_UNASKED] * len(held.items)
+    held.left = len(held.items)
     if claim.keep:
         held.kept = [kept(line, claim.keep) for line in lines]
 
@@ -140,9 +142,9 @@ def _refuse(held: Held, index: int, error: Exception) -> None:
         held.fail(index, ItemErrorCode.INVALID_ITEM, f"preprocess: {type(error).__name__}: {error}")
 
 
-def _encoded(held: Held) -> list[Work]:
+def _encoded(held: Held, indexes: Sequence[int]) -> list[Work]:
     """Requests that the model takes; the others are shortened, or fail their items."""
-    open_ = [index for index, asked in enumerate(held.asked) if asked is not None]
+    open_ = [index for index in indexes if held.asked[index] is not None]
     batches = [held.asked[index].requests for index in open_]  # type: ignore[union-attr]
     requests = [request for batch in batches for request in batch]
     encoded = held.codec.encode(requests)

@@ -23,8 +23,10 @@ from worker.engines.base import Work
 from worker.feed import Lot, lot
 from worker.held import FENCE, Held
 from worker.inhand import InHand
-from worker.prepare import Lines, Plans, prepare
+from worker.note import Note
+from worker.prepare import Lines, Plans, ask, read
 from worker.residency import Residency
+from worker.suspects import apart, ordered
 from worker.watchdog import Watchdog
 from worker.writer import Writer
 
@@ -42,6 +44,8 @@ FIRST_LOOK_S, LAST_LOOK_S = 0.005, 0.1
 """Waits between looks at an empty queue, doubled each time."""
 LINGER_LOOK_S = 0.01
 """The longest of these waits while the device is idle: Celery delivers no hint before the shift ends."""
+SUSPECT_LOOK_S = 0.005
+"""Between looks whether a suspect was answered: there may be hundreds, one behind the other."""
 CANNOT_RUN = (UnknownTask, UnknownModel, ModelMismatch, ModelFailed, InvalidParams)
 """What fails a whole job: it would be the same for each of its chunks."""
 
@@ -60,11 +64,12 @@ class Reader:
         queues: Sequence[str],
         in_hand: InHand,
         writer: Writer,
+        note: Note,
     ) -> None:
         self._store, self._settings, self._residency, self._watchdog = store, settings, residency, watchdog
         self._worker_id, self._queues = worker_id, deque(queues)
         self._in_hand, self._feed, self._writer = in_hand, in_hand.feed, writer
-        self._lines, self._plans = Lines(), Plans()
+        self._lines, self._plans, self._note = Lines(), Plans(), note
         self._stop, self._awake = threading.Event(), threading.Event()
         self._until = time.monotonic() + settings.shift_s
         self._thread = threading.Thread(target=self._run, name="textmill-reader", daemon=True)
@@ -188,9 +193,24 @@ class Reader:
                 self._sleep(LAST_LOOK_S)
             return
         log.warning("chunk %s crashed %d worker(s); it runs alone", suspect.chunk_id, suspect.crashes)
-        self._prepare_all([self._take(suspect, fence_at)])
+        held = self._take(suspect, fence_at)
+        if suspect.suspects:
+            self._one_by_one(held)
+        else:
+            self._prepare_all([held])
         while self._in_hand and not self._stop.is_set():
             self._sleep(LAST_LOOK_S)
+
+    def _one_by_one(self, held: Held) -> None:
+        """The items that were not in flight when a worker died, then each of the others by itself."""
+        works = self._prepared(held) if self._fetch([held.claim]) else []
+        for some in apart(works, ordered(held)):
+            self._feed.put(held.claim.model, [lot(held, some)])
+            while not held.gone and any(held.asked[work.key[1]] is not None for work in some):  # type: ignore[index]
+                if self._stop.is_set():
+                    self._writer.give_back(held)
+                    return
+                self._sleep(SUSPECT_LOOK_S)
 
     def _take(self, claim: Claim, fence_at: float) -> Held:
         held = Held(claim, fence_at)
@@ -266,4 +286,11 @@ class Reader:
             held.in_force = {"engine": spec.engine, "dtype": spec.dtype or self._settings.dtype, **codec.in_force}
         again = claim.attempt > 1 or claim.crashes or claim.errors
         held.have = self._store.results.have(claim.job_id, claim.seq_lo, claim.seq_hi) if again else frozenset()
-        return prepare(held, self._lines.of(claim), held.have)
+        with self._note.preparing(held):
+            read(held, self._lines.of(claim), held.have)
+            suspects = ordered(held)
+            works = ask(held, [index for index in range(len(held.items)) if index not in suspects])
+        for index in suspects:
+            with self._note.preparing(held, [held.seqs[index]]):
+                works += ask(held, [index])
+        return works

@@ -16,7 +16,7 @@ from jobs.models import ModelSpec
 from jobs.settings import Settings
 from worker.devices import Device
 from worker.engines import engine
-from worker.engines.base import Engine, EngineCodec, Model, Room
+from worker.engines.base import BeforeBatch, Engine, EngineCodec, Model, Room
 
 log = logging.getLogger("textmill.worker")
 
@@ -38,8 +38,15 @@ class Residency:
     `codec` and `spec` are safe from several threads; `model` and `make_room` belong to the device loop.
     """
 
-    def __init__(self, settings: Settings, device: Device, find: Callable[[str], ModelSpec]) -> None:
-        self._settings, self._device, self._find = settings, device, find
+    def __init__(
+        self,
+        settings: Settings,
+        device: Device,
+        find: Callable[[str], ModelSpec],
+        before_batch: BeforeBatch = lambda keys: None,
+    ) -> None:
+        """`before_batch` is told the keys of every batch of every model."""
+        self._settings, self._device, self._find, self._before_batch = settings, device, find, before_batch
         self._lock = threading.Lock()
         self._engines: dict[str, Engine] = {}
         self._specs: dict[str, tuple[ModelSpec, float]] = {}
@@ -108,6 +115,7 @@ class Residency:
             self._failures[spec.name] = (spec, str(error), time.monotonic() + FAILURE_S)
             raise
         self.trouble = None
+        model.before_batch(self._before_batch)
         log.info("model %s loaded on %s in %.1f s", spec.name, self._device.name, time.monotonic() - started)
         self._loaded[spec.name] = Loaded(spec, model, int(model.stats().get("memory_bytes") or 0) or size)
         return model

@@ -16,6 +16,7 @@ from worker.held import Held
 from worker.inhand import InHand
 from worker.leases import Leases
 from worker.meter import Meter
+from worker.note import Note
 from worker.reader import Reader
 from worker.residency import Residency
 from worker.watchdog import Watchdog
@@ -53,10 +54,11 @@ class Shift:
         residency: Residency,
         watchdog: Watchdog,
         meter: Meter,
+        note: Note,
         worker_id: str,
         queues: Sequence[str],
     ) -> None:
-        self._meter = meter
+        self._meter, self._note = meter, note
         self._store, self._settings, self._residency, self._watchdog = store, settings, residency, watchdog
         self._tally = Tally()
         self._woken = threading.Event()
@@ -76,6 +78,7 @@ class Shift:
             queues=queues,
             in_hand=self._in_hand,
             writer=self._writer,
+            note=note,
         )
 
     def run(self) -> Tally:
@@ -197,7 +200,9 @@ class Shift:
         try:
             limit = self._settings.step_timeout_s
             with self._watchdog.watch(f"a step of model {name}", limit), self._meter.step():
-                return model.step()
+                outcomes = model.step()
+            self._note.ran()
+            return outcomes
         except DeviceLost as error:
             self._device_lost(error)
             return []

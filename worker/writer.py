@@ -176,7 +176,11 @@ class Writer:
     def _flush(self) -> None:
         """Save the chunks that are done, and of the others those that have waited long enough."""
         old = time.monotonic() - SAVE_EVERY_S
-        due = [held for held in self._touched.values() if held.done or held.rows_since <= old or held.gone]
+        due = [
+            held
+            for held in self._touched.values()
+            if held.done or held.rows_since <= old or held.gone or _may_end(held)
+        ]
         self._save(due)
         self._unsaved = sum([len(held.rows) for held in self._touched.values()])
 
@@ -283,6 +287,11 @@ class Writer:
                 return
             if self._hurry.wait(wait):
                 return
+
+
+def _may_end(held: Held) -> bool:
+    """Whether the next item may well end the process: what it has is saved at once."""
+    return bool(held.claim.suspects and held.rows)
 
 
 def _counts(held: Held) -> tuple[int, int]:

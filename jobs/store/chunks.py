@@ -13,12 +13,12 @@ from sqlalchemy import Connection, bindparam, select, text, update
 
 from jobs.errors import StoreUnavailable
 from jobs.states import Control, JobState
-from jobs.store import claims, ids, reaping, saving
+from jobs.store import blame, claims, ids, reaping, saving
 from jobs.store.clock import now
 from jobs.store.dialect import Database
-from jobs.store.encoding import storable
+from jobs.store.encoding import storable, suspects_of
 from jobs.store.tables import blocks, jobs
-from jobs.store.values import Claim, Reaped, Renewal, Save
+from jobs.store.values import Claim, InFlight, Reaped, Renewal, Save
 
 CROWDED_S = (0.002, 0.01)
 """Waits before an empty-handed claim looks again when there is work, but every chunk in reach was being claimed."""
@@ -166,6 +166,10 @@ class Chunks:
         """
         return self._db.write(lambda connection: reaping.reap(self._db, connection, limit=limit, watched_s=watched_s))
 
+    def blame(self, worker_id: str, in_flight: Sequence[InFlight]) -> Reaped:
+        """Take all chunks from a worker that is known to be dead, blaming what it had in flight. Safe to repeat."""
+        return self._db.write(lambda connection: blame.blame(self._db, connection, worker_id, in_flight))
+
     def ready(self, queue: str, limit: int) -> int:
         """How many chunks of the queue could be claimed now, counted up to `limit`."""
         values = {"queue": queue, "most": limit}
@@ -238,4 +242,5 @@ def _claimed(row: Any, job: Any, token: str) -> Claim:
         crashes=row.crashes,
         errors=row.errors,
         token=token,
+        suspects=suspects_of(row.suspects),
     )

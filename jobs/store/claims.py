@@ -46,7 +46,7 @@ _TAKE = """
 """
 _TAKEN = """
     RETURNING chunks.id, chunks.job_id, chunks.block_id, chunks.seq_lo, chunks.seq_hi, chunks.cost, chunks.tenant,
-        chunks.model, chunks.priority, chunks.turn, chunks.attempt, chunks.crashes, chunks.errors,
+        chunks.model, chunks.priority, chunks.turn, chunks.attempt, chunks.crashes, chunks.errors, chunks.suspects,
         (SELECT blocks.seq_lo FROM blocks WHERE blocks.id = chunks.block_id) AS block_lo,
         (SELECT jobs.state FROM jobs WHERE jobs.id = chunks.job_id) AS job_state
 """

@@ -2,7 +2,7 @@
 
 import zlib
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -47,6 +47,17 @@ def _object(line: bytes) -> Mapping[str, Any]:
     except orjson.JSONDecodeError:
         return {}
     return found if isinstance(found, Mapping) else {}
+
+
+def suspects_of(stored: str | None) -> dict[int, int]:
+    """A chunk's suspects: how often each has ended a worker alone, by `seq`."""
+    return {int(seq): times for seq, times in orjson.loads(stored).items()} if stored else {}
+
+
+def suspects_text(suspects: Mapping[int, int], seqs: Collection[int]) -> str | None:
+    """Those of the suspects that are among `seqs`, to be stored with their chunk."""
+    mine = {str(seq): times for seq, times in suspects.items() if seq in seqs}
+    return orjson.dumps(mine).decode() if mine else None
 
 
 def storable(message: str) -> str:

@@ -25,7 +25,8 @@ CRASH_LIMIT = 2
 """At this many crashes a chunk is no longer run as it is."""
 
 SILENT = "its worker fell silent before the lease ended"
-POISON = f"this item ended its worker's process {CRASH_LIMIT} times"
+POISON = "this item ended its worker's process {} times"
+DONE = {"state": ChunkState.DONE, "finished_at": now()}
 _EXPIRED = text("chunks.state = 'running'")
 
 
@@ -40,7 +41,11 @@ def reap(database: Database, connection: Connection, *, limit: int, watched_s: W
         return Reaped(0, 0, 0, 0)
     for chunk in _lock_expired(connection, list(held), limit, _unblamed(database, watched_s())):
         back = ChunkState.HELD if held[chunk.job_id] == Control.PAUSE else ChunkState.PENDING
-        done[_settle(database, connection, chunk, back)] += 1
+        if chunk.unblamed:
+            change(connection, chunk, state=back)
+            done["unblamed"] += 1
+        else:
+            done[settle(database, connection, chunk, back)] += 1
     return Reaped(**{name: done[name] for name in Reaped._fields})
 
 
@@ -76,50 +81,53 @@ def _unblamed(database: Database, watched_s: float | None) -> ColumnElement[bool
     )
 
 
-def _settle(database: Database, connection: Connection, chunk: Row[Any], back: ChunkState) -> str:
-    """Do with one locked chunk what its history asks for; gives the name of the counter to raise."""
-    if chunk.unblamed:
-        _change(connection, chunk, state=back)
-        return "unblamed"
+def settle(database: Database, connection: Connection, chunk: Row[Any], back: ChunkState) -> str:
+    """Blame one locked chunk as a whole, as its history asks for; the name of the counter to raise."""
     if chunk.crashes + 1 < CRASH_LIMIT:
-        _change(connection, chunk, state=back, crashes=chunk.crashes + 1, last_error=SILENT)
+        change(connection, chunk, state=back, crashes=chunk.crashes + 1, last_error=SILENT)
         return "pending"
-    unfinished = _unfinished(connection, chunk)
-    if len(unfinished) > 1:
-        _split(connection, chunk, unfinished, back)
+    left = unfinished(connection, chunk)
+    if len(left) > 1:
+        _split(connection, chunk, left, back)
         return "split"
-    if unfinished:
-        saving.insert(
-            database, connection, [(saving.bound(database, chunk.job_id), *_poison(connection, chunk, unfinished[0]))]
-        )
-    _change(
+    poison(database, connection, chunk, left, CRASH_LIMIT)
+    change(
         connection,
         chunk,
-        state=ChunkState.DONE,
+        **DONE,
         crashes=chunk.crashes + 1,
-        n_error=chunk.n_error + len(unfinished),
-        finished_at=now(),
-        last_error=POISON if unfinished else SILENT,
+        n_error=chunk.n_error + len(left),
+        last_error=POISON.format(CRASH_LIMIT) if left else SILENT,
     )
-    return "poisoned" if unfinished else "pending"
+    return "poisoned" if left else "pending"
 
 
-def _change(connection: Connection, chunk: Row[Any], **values: Any) -> None:
+def change(connection: Connection, chunk: Row[Any], **values: Any) -> None:
+    """Change a locked chunk that runs; it runs no longer."""
     connection.execute(update(chunks).where(chunks.c.id == chunk.id).values(lease_until=None, **values))
 
 
-def _unfinished(connection: Connection, chunk: Row[Any]) -> list[int]:
+def unfinished(connection: Connection, chunk: Row[Any]) -> list[int]:
+    """The chunk's items without a result."""
     wanted = select(results.c.seq).where(results.c.job_id == chunk.job_id)
     have = set(connection.scalars(wanted.where(results.c.seq >= chunk.seq_lo, results.c.seq < chunk.seq_hi)))
     return [seq for seq in range(chunk.seq_lo, chunk.seq_hi) if seq not in have]
 
 
-def _split(connection: Connection, chunk: Row[Any], unfinished: Sequence[int], back: ChunkState) -> None:
-    """Two children, each with half of the unfinished items; the parent's counts go with them."""
-    middle = unfinished[len(unfinished) // 2]
+def poison(database: Database, connection: Connection, chunk: Row[Any], seqs: Sequence[int], crashes: int) -> None:
+    """Write the results of items that cannot be run."""
+    if seqs:
+        job_id = saving.bound(database, chunk.job_id)
+        rows = [(job_id, *row) for row in _poison(connection, chunk, seqs, POISON.format(crashes))]
+        saving.insert(database, connection, rows)
+
+
+def _split(connection: Connection, chunk: Row[Any], left: Sequence[int], back: ChunkState) -> None:
+    """Two children, each with half of the unfinished items; the parent's counts and suspects go with them."""
+    middle = left[len(left) // 2]
     copied = ("job_id", "block_id", "tenant", "queue", "model", "priority", "turn", "attempt", "errors", "started_at")
     shared = {name: getattr(chunk, name) for name in copied}
-    size = chunk.seq_hi - chunk.seq_lo
+    size, suspects = chunk.seq_hi - chunk.seq_lo, encoding.suspects_of(chunk.suspects)
     for seq_lo, seq_hi in ((chunk.seq_lo, middle), (middle, chunk.seq_hi)):
         child = {
             **shared,
@@ -130,10 +138,11 @@ def _split(connection: Connection, chunk: Row[Any], unfinished: Sequence[int], b
             "state": back,
             "crashes": CRASH_LIMIT - 1,
             "last_error": SILENT,
+            "suspects": encoding.suspects_text(suspects, range(seq_lo, seq_hi)),
         }
         connection.execute(insert(chunks).values(**child))
     none = {"n_ok": 0, "n_error": 0, "tokens_in": 0, "tokens_out": 0}
-    _change(connection, chunk, state=ChunkState.SPLIT, crashes=chunk.crashes + 1, finished_at=now(), **none)
+    change(connection, chunk, state=ChunkState.SPLIT, crashes=chunk.crashes + 1, finished_at=now(), **none)
 
 
 def _counts(connection: Connection, job_id: UUID, seq_lo: int, seq_hi: int) -> dict[str, int]:
@@ -151,12 +160,15 @@ def _counts(connection: Connection, job_id: UUID, seq_lo: int, seq_hi: int) -> d
     return {name: int(getattr(row, name)) for name in sums}
 
 
-def _poison(connection: Connection, chunk: Row[Any], seq: int) -> ResultRow:
-    """The result of an item that cannot be run."""
+def _poison(connection: Connection, chunk: Row[Any], seqs: Sequence[int], message: str) -> list[ResultRow]:
     wanted = select(blocks.c.seq_lo, blocks.c.encoding, blocks.c.data).where(blocks.c.id == chunk.block_id)
     block = connection.execute(wanted).one()
-    line = encoding.parse_block(block.encoding, bytes(block.data))[seq - block.seq_lo]
+    lines = encoding.parse_block(block.encoding, bytes(block.data))
     keep = connection.execute(select(jobs.c.keep).where(jobs.c.id == chunk.job_id)).scalar_one()
+    return [_poisoned(seq, lines[seq - block.seq_lo], keep, message) for seq in seqs]
+
+
+def _poisoned(seq: int, line: bytes, keep: Sequence[str], message: str) -> ResultRow:
     return ResultRow(
         seq=seq,
         custom_id=encoding.custom_id(seq, line),
@@ -164,7 +176,7 @@ def _poison(connection: Connection, chunk: Row[Any], seq: int) -> ResultRow:
         output=None,
         vector=None,
         error_code=ItemErrorCode.POISON,
-        error=POISON,
+        error=message,
         tokens_in=0,
         tokens_out=0,
         truncated_tokens=0,

@@ -157,6 +157,8 @@ chunks = Table(
     Column("started_at", Utc),
     Column("finished_at", Utc),
     Column("last_error", Text),
+    # JSON: how often each item that was in flight when a worker died has ended one alone. Null: none is known.
+    Column("suspects", Text),
     CheckConstraint(_one_of("state", ChunkState), name="state"),
     CheckConstraint("seq_lo >= 0 AND seq_hi > seq_lo", name="span"),
     CheckConstraint("cost >= 0", name="cost"),

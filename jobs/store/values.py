@@ -1,6 +1,6 @@
 """The rows that cross the store's border: plain values, no ORM, no SQL."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -50,6 +50,8 @@ class Claim(NamedTuple):
     """Above 0 the chunk is a suspect: it is run with nothing else in flight."""
     errors: int
     token: str
+    suspects: Mapping[int, int]
+    """Items that were in flight when a worker died, and how often each has ended one alone: they run one at a time."""
 
 
 class ResultRow(NamedTuple):
@@ -85,15 +87,24 @@ class Renewal(NamedTuple):
     control: Control
 
 
+class InFlight(NamedTuple):
+    """What a dead worker had in flight of one chunk."""
+
+    chunk_id: int
+    token: str
+    seqs: Sequence[int] | None
+    """None: any of its items; it was being prepared as a whole."""
+
+
 class Reaped(NamedTuple):
-    """How many expired chunks went which way."""
+    """How many chunks of dead workers went which way."""
 
     pending: int
     """Back in line with one more crash against them."""
     split: int
     poisoned: int
     unblamed: int
-    """Back in line as they were: nobody was watching when their lease ended."""
+    """Back in line as they were: nobody was watching when their lease ended, or nothing of them was in flight."""
 
 
 class WorkerRow(NamedTuple):

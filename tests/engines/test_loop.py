@@ -9,7 +9,7 @@ from jobs.errors import DeviceLost
 from jobs.tasks.base import Failed, Generate, Generated, Outcome, Sample
 from worker.engines import loop as loop_module
 from worker.engines.base import Encoded, Key, OutOfMemory, Work
-from worker.engines.loop import LoopModel
+from worker.engines.loop import LoopModel, Starting
 
 SLOTS = 8
 
@@ -22,7 +22,7 @@ class Counting:
         self._rows: dict[Key, tuple[Work, int]] = {}
         self._trouble = trouble
 
-    def admit(self, waiting: Sequence[Work]) -> int:
+    def admit(self, waiting: Sequence[Work], starting: Starting) -> int:
         started = waiting[: max(0, self.slots - len(self._rows))]
         self._rows |= {item.key: (item, item.encoded.length) for item in started}
         return len(started)
@@ -215,8 +215,8 @@ def test_culprits_fail_alone(culprits: set[int]) -> None:
 
 def test_an_item_that_cannot_even_start_fails_alone() -> None:
     class Picky(Counting):
-        def admit(self, waiting: Sequence[Work]) -> int:
-            taken = super().admit(waiting[:1])
+        def admit(self, waiting: Sequence[Work], starting: Starting) -> int:
+            taken = super().admit(waiting[:1], starting)
             if taken and waiting[0].key in (2, 4):
                 self.drop([waiting[0].key])
                 raise ValueError("no")

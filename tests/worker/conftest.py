@@ -10,6 +10,7 @@ from jobs.settings import Settings
 from jobs.store import Store
 from worker.devices import Device
 from worker.meter import Meter
+from worker.note import Note
 from worker.residency import Residency
 from worker.shift import Shift
 from worker.watchdog import Watchdog
@@ -48,6 +49,7 @@ def make_shift(store: Store, settings: Callable[..., Settings], residency: Resid
             residency=residency,
             watchdog=Watchdog(lambda reason: None, leave),
             meter=Meter(),
+            note=Note(None, worker_id),
             worker_id=worker_id,
             queues=queues,
         )

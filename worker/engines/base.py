@@ -1,6 +1,6 @@
 """The engine port: how the shift asks a model for outcomes, and what every engine promises."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -10,6 +10,10 @@ from jobs.tasks.base import Codec, Failed, Outcome, Request
 
 Key = Hashable
 """Names one request among all in flight; chosen by the caller, returned with its outcome."""
+
+
+BeforeBatch = Callable[[Sequence[Key]], None]
+"""Told the keys of what is about to go through the model."""
 
 
 class Encoded(NamedTuple):
@@ -62,6 +66,11 @@ class Model(Protocol):
 
     def add(self, work: Sequence[Work]) -> None:
         """Take work. Every key comes back in exactly one outcome of a later `step`, unless cancelled."""
+        ...
+
+    def before_batch(self, call: BeforeBatch) -> None:
+        """From now on have `call` told the keys of every batch just before it runs; of a loop's rows, whenever they
+        are others than before. What runs when the process dies is what it was told last."""
         ...
 
     def step(self) -> list[tuple[Key, Outcome]]:

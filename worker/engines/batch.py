@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 
 from jobs.errors import DeviceLost, ItemErrorCode
 from jobs.tasks.base import Classified, Compared, Embedded, Failed, Generated, Outcome, Scored
-from worker.engines.base import Encoded, Key, OutOfMemory, Work
+from worker.engines.base import BeforeBatch, Encoded, Key, OutOfMemory, Work
 from worker.packing import PADDED, Packing
 
 STEP_S = 0.25
@@ -61,6 +61,7 @@ class BatchModel:
         self._max_items, self._packing = max_items, packing
         self._lookahead = LOOKAHEAD_BATCHES * max_batch_tokens
         self._budget = _Budget(max_batch_tokens)
+        self._before: BeforeBatch = lambda keys: None
         self._live: set[Key] = set()
         self._waiting: list[Work] = []
         self._planned: list[_Batch] = []
@@ -76,6 +77,9 @@ class BatchModel:
         self._live.update(map(_KEY, work))
         self._waiting.extend(work)
         self._tokens += sum(self._costs(work))
+
+    def before_batch(self, call: BeforeBatch) -> None:
+        self._before = call
 
     def step(self) -> list[tuple[Key, Outcome]]:
         self._stats["steps"] += 1
@@ -166,6 +170,7 @@ class BatchModel:
 
     def _run(self, batch: "_Batch") -> Sequence[Outcome] | Exception:
         """The outcomes, or the error without its traceback and context, whose frames would hold the batch's tensors."""
+        self._before(list(map(_KEY, batch.work)))
         try:
             return _checked(self._forward(batch.work), len(batch.work))
         except DeviceLost:

@@ -6,11 +6,14 @@ from typing import Any, Protocol
 
 from jobs.errors import DeviceLost, ItemErrorCode
 from jobs.tasks.base import Failed, Outcome
-from worker.engines.base import Encoded, Key, OutOfMemory, Work
+from worker.engines.base import BeforeBatch, Encoded, Key, OutOfMemory, Work
 from worker.engines.batch import LOOKAHEAD_BATCHES, STEP_S, length_of, sane
 
 PATIENCE, MOST_PATIENCE = 64, 4096
 """Good passes before a loop that shrank grows again; doubled each time that memory was short."""
+
+
+Starting = Callable[[Sequence[Work]], None]
 
 
 class Loop(Protocol):
@@ -20,8 +23,10 @@ class Loop(Protocol):
     `running` and `drop` work afterwards: all who run are dropped and tried again.
     """
 
-    def admit(self, waiting: Sequence[Work]) -> int:
-        """Start as many of the first ones as fit now; how many that were. The rest is a look at what comes next."""
+    def admit(self, waiting: Sequence[Work], starting: Starting) -> int:
+        """Start as many of the first ones as fit now; how many that were. The rest is a look at what comes next.
+
+        A loop whose device works already to start them tells `starting` whom, before it does."""
         ...
 
     def advance(self) -> list[tuple[Key, Outcome]]:
@@ -75,6 +80,8 @@ class LoopModel:
         self._last: list[Work] = []
         """Items for which memory was short although nothing else ran: tried once more when the others are done."""
         self._spared: set[Key] = set()
+        self._before: BeforeBatch = lambda keys: None
+        self._told: list[Key] = []
         self._stats = {"steps": 0, "batches": 0, "items": 0, "failed": 0, "failed_batches": 0, "out_of_memory": 0}
 
     def wants(self) -> int:
@@ -84,8 +91,12 @@ class LoopModel:
         self._live.update(item.key for item in work)
         self._waiting.extend(work)
 
+    def before_batch(self, call: BeforeBatch) -> None:
+        self._before = call
+
     def step(self) -> list[tuple[Key, Outcome]]:
         self._stats["steps"] += 1
+        self._told = []  # what was told for the last step is no longer noted
         done: list[tuple[Key, Outcome]] = []
         until = time.monotonic() + STEP_S
         while self._live:
@@ -115,6 +126,7 @@ class LoopModel:
         self._stats["batches"] += 1
         try:
             self._refill()
+            self._tell(())
             outcomes = self._loop.advance()
         except DeviceLost:
             raise
@@ -128,7 +140,14 @@ class LoopModel:
     def _refill(self) -> None:
         queue = self._queue()
         if queue:
-            del queue[: self._loop.admit(queue)]
+            del queue[: self._loop.admit(queue, self._tell)]
+
+    def _tell(self, starting: Sequence[Work]) -> None:
+        """Before the device works: who runs, and who starts."""
+        keys = [item.key for item in (*self._loop.running(), *starting)]
+        if keys != self._told:
+            self._told = keys
+            self._before(keys)
 
     def _queue(self) -> list[Work]:
         """Whose turn it is: suspects, then those who wait, then, one at a time, those for whom memory was short."""

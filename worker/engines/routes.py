@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jobs.tasks.base import Outcome
-from worker.engines.base import Encoded, Key, Model, Work
+from worker.engines.base import BeforeBatch, Encoded, Key, Model, Work
 
 SUMMED = (
     "steps",
@@ -35,6 +35,10 @@ class RoutedModel:
         taken = [self._takes(item.encoded) for item in work]
         self.first.add([item for item, mine in zip(work, taken, strict=True) if mine])
         self.second.add([item for item, mine in zip(work, taken, strict=True) if not mine])
+
+    def before_batch(self, call: BeforeBatch) -> None:
+        self.first.before_batch(call)
+        self.second.before_batch(call)
 
     def step(self) -> list[tuple[Key, Outcome]]:
         busy = [model for model in (self.first, self.second) if model.pending()]

@@ -9,14 +9,14 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from jobs.errors import DeviceLost, ModelFailed
 from jobs.models import ModelSpec
 from jobs.tasks.base import Outcome
-from worker.engines.base import Engine, EngineCodec, Key, Model, Room, Work
+from worker.engines.base import BeforeBatch, Engine, EngineCodec, Key, Model, Room, Work
 from worker.engines.remote.wire import outcome_in, receive, request_out, room_out, send
 
 log = logging.getLogger("textmill.worker")
@@ -64,6 +64,7 @@ class RemoteModel:
         self._next, self._died = 0, 0
         self._refused: list[tuple[int, Outcome]] = []
         self._state: dict[str, Any] = {"wants": 0, "stats": {}}
+        self._before: BeforeBatch = lambda keys: None
         self._child = self._start()
 
     def wants(self) -> int:
@@ -76,6 +77,9 @@ class RemoteModel:
         numbers = range(self._next, self._next + len(work))
         self._next += len(work)
         self._lively("add", work=self._said(numbers))
+
+    def before_batch(self, call: BeforeBatch) -> None:
+        self._before = call
 
     def step(self) -> list[tuple[Key, Outcome]]:
         if not self._work:
@@ -127,11 +131,11 @@ class RemoteModel:
 
     def _lively(self, name: str, **given: Any) -> dict[str, Any]:
         """The child's answer, from a second child if the first one died. Raises DeviceLost."""
-        answer = _ask(self._child, name, **given)
+        answer = _ask(self._child, name, self._runs, **given)
         while answer is None:
             self._revive()
             # What was to be added is among the work that the new child was given already; to step is what matters.
-            answer = _ask(self._child, name, **given) if name == "step" else self._state
+            answer = _ask(self._child, name, self._runs, **given) if name == "step" else self._state
         if "failed" in answer:
             raise DeviceLost(f"the engine of model {self._spec.name!r} broke its promises: {answer['failed']}")
         if name != "step":
@@ -155,6 +159,9 @@ class RemoteModel:
             self._state = answer
             self._refuse(answer)
 
+    def _runs(self, numbers: list[int]) -> None:
+        self._before([self._work[number].key for number in numbers if number in self._work])
+
     def _refuse(self, answer: dict[str, Any]) -> None:
         self._refused += [(number, outcome_in(said)) for number, said in answer.pop("outcomes", [])]
 
@@ -168,13 +175,17 @@ class RemoteModel:
         return item
 
 
-def _ask(child: "subprocess.Popen[bytes]", name: str, **given: Any) -> dict[str, Any] | None:
-    """The child's answer; None: it is dead. Raises DeviceLost when its device is."""
+def _ask(
+    child: "subprocess.Popen[bytes]", name: str, runs: Callable[[list[int]], None] = lambda _: None, **given: Any
+) -> dict[str, Any] | None:
+    """The child's answer; None: it is dead. `runs` is told what the child is about to run. Raises DeviceLost when its
+    device is."""
     assert child.stdin is not None
     assert child.stdout is not None
     try:
         send(child.stdin, {"do": name, **given})
-        answer = receive(child.stdout)
+        while (answer := receive(child.stdout)) is not None and "runs" in answer:
+            runs(answer["runs"])
     except (OSError, ValueError):  # ValueError: a pipe that was closed, half a frame
         return None
     if answer is not None and "lost" in answer:

@@ -13,7 +13,7 @@ from jobs.errors import DeviceLost, TextmillError
 from jobs.models import ModelSpec
 from jobs.tasks.base import Failed
 from worker.engines import engine
-from worker.engines.base import EngineCodec, Model, Work
+from worker.engines.base import BeforeBatch, EngineCodec, Model, Work
 from worker.engines.remote.wire import outcome_out, receive, request_in, room_in, send
 
 
@@ -22,23 +22,27 @@ def main() -> None:
     given, answers = sys.stdin.buffer, own_stdout()
     messages: SimpleQueue[dict[str, Any]] = SimpleQueue()
     threading.Thread(target=_listen, args=(given, messages), name="parent", daemon=True).start()
-    runner = Runner()
+    runner = Runner(lambda numbers: send(answers, {"runs": numbers}))
     while True:
         message = messages.get()
         send(answers, _answer(runner, message))
 
 
 class Runner:
-    """The model, driven by messages. Every method is one of them."""
+    """The model, driven by messages. Every method is one of them. `runs` tells the parent what is about to run."""
 
     codec: EngineCodec
     model: Model
+
+    def __init__(self, runs: BeforeBatch) -> None:
+        self._runs = runs
 
     def load(self, spec: dict[str, Any], room: dict[str, Any]) -> dict[str, Any]:
         entry = ModelSpec.model_validate(spec)
         found = engine(entry.engine)
         self.codec = found.codec(entry)
         self.model = found.load(entry, self.codec, room_in(room))
+        self.model.before_batch(self._runs)
         return {}
 
     def add(self, work: list[list[Any]]) -> dict[str, Any]:

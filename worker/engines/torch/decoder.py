@@ -11,6 +11,7 @@ import torch
 from jobs.errors import ItemError
 from jobs.tasks.base import Generate, Outcome, Score
 from worker.engines.base import Encoded, Key, OutOfMemory, Work
+from worker.engines.loop import Starting
 from worker.engines.torch.answers import not_a_number
 from worker.engines.torch.causal import CausalCodec
 from worker.engines.torch.generation import Ask, plan
@@ -77,7 +78,7 @@ class CausalLoop:
 
     # ----- what LoopModel asks -----
 
-    def admit(self, waiting: Sequence[Work]) -> int:
+    def admit(self, waiting: Sequence[Work], starting: Starting) -> int:
         started = 0
         if self._cabinet.bytes() > self._most_tokens * self._cabinet.shape.bytes:
             self._cabinet.trim()

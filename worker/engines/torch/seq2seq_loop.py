@@ -8,6 +8,7 @@ import torch
 
 from jobs.tasks.base import Outcome
 from worker.engines.base import Encoded, Key, OutOfMemory, Work
+from worker.engines.loop import Starting
 from worker.engines.torch.answers import Decode, generated, has_stopped, not_a_number, row_of, seed_of
 from worker.engines.torch.beams import Search, Single
 from worker.engines.torch.choosing import Strand, take
@@ -66,9 +67,10 @@ class Seq2SeqLoop:
         self._more, self._known = False, known or {}
         self._stats = {"tokens": 0, "padded_tokens": 0, "decode_rows": 0, "decode_slots": 0, "shared_tokens": 0}
 
-    def admit(self, waiting: Sequence[Work]) -> int:
+    def admit(self, waiting: Sequence[Work], starting: Starting) -> int:
         fitting = self._fitting(waiting)
         if fitting:
+            starting(fitting)
             with torch.inference_mode(), errors_mapped():
                 self._start(fitting)
         self._more = len(waiting) > len(fitting)
