@@ -1,4 +1,4 @@
-"""Processes that die and stop: rows 1 to 5, 28 and 39 of the fault list."""
+"""Processes that die and stop: rows 1 to 5 and 39 of the fault list."""
 
 import random
 import signal
@@ -12,7 +12,7 @@ from jobs.store import Store
 from jobs.store.values import Claim, Save
 from tests.checker import check, check_absorbed, column, states
 from tests.corpora import model, submit
-from tests.deployment import Deploy, Deployment
+from tests.deployment import Deploy
 from tests.rows import claim, ok, queued_job
 
 pytestmark = pytest.mark.servers
@@ -140,23 +140,6 @@ def test_a_worker_killed_before_it_finishes_the_job_leaves_that_to_upkeep(deploy
     assert column(mill.store, "SELECT attempt FROM chunks") == [1]
 
 
-def test_items_that_kill_the_process_are_found_and_nobody_else_is_blamed(deploy: Deploy) -> None:
-    """Row 28."""
-    mill = deploy(lease_s=1.0)
-    marked = model(mill.store)
-    texts = [f"innocent {n}" for n in range(8)]
-    texts[3] = "[[kill]] by signal"
-    several = submit(mill.store, texts, per_chunk=4, model=marked)
-    only = submit(mill.store, ["[[segfault]]"], model=marked)
-    mill.upkeep.start()
-
-    restarts = _keep_running(mill, [several, only])
-
-    check(mill.store, several, poison={3})
-    check(mill.store, only, poison={0})
-    assert restarts <= (2 + 2) + 2 + 1
-
-
 def test_two_last_chunks_that_end_at_once_finish_the_job(store: Store) -> None:
     """Row 39."""
     for _ in range(30):
@@ -179,19 +162,6 @@ def _complete(store: Store, held: Claim, ready: threading.Barrier) -> None:
     ready.wait()
     store.chunks.save([Save(held.chunk_id, held.token, results, True)])
     store.jobs.finish(held.job_id)
-
-
-def _keep_running(mill: Deployment, job_ids: list[str], timeout_s: float = 90) -> int:
-    """Start a worker whenever none runs, until the jobs are final; how many had to be started again."""
-    deadline = time.monotonic() + timeout_s
-    restarts = -1
-    while not all(mill.store.jobs.get(job_id).state.final for job_id in job_ids):
-        assert time.monotonic() < deadline, f"not done after {restarts} restarts:\n{mill.said()[-4000:]}"
-        if not any(worker.alive for worker in mill.workers):
-            restarts += 1
-            mill.launch()
-        time.sleep(0.02)
-    return restarts
 
 
 def _slow_saving(store: Store, timing: str) -> None:
