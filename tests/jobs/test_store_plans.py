@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from jobs.store import Store
+from jobs.store.values import InFlight
 from tests.servers import Postgres
 
 N_CHUNKS = 100
@@ -80,6 +81,7 @@ def _claim(store: Store) -> object:
 CALLS: dict[str, Callable[[Store, Any], object]] = {
     "claim": lambda store, _: _claim(store),
     "reap": lambda store, _: store.chunks.reap(),
+    "blame": lambda store, _: store.chunks.blame("w", [InFlight(1, "a", [0])]),
     "renew": lambda store, _: store.chunks.renew("w", {1: "a", 2: "b"}, 60),
     "ready": lambda store, _: store.chunks.ready("default", 50),
     "queues": lambda store, _: store.chunks.queues(),
