@@ -359,6 +359,7 @@ def test_any_verbs_in_any_order_leave_what_the_model_says(
             deadline=None,
             phases=[Phase.generate],  # a failure is short enough as it comes, and every step is many transactions
             database=None,
+            report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         ),
     )
