@@ -55,7 +55,7 @@ def _log(settings: Settings) -> None:
 
 def _work(settings: Settings) -> int:
     from worker.app import app
-    from worker.bootsteps import told_to_end
+    from worker.bootsteps import refused, told_to_end
 
     faulthandler.enable()  # stacks of a crash, and of a hang that the supervisor ends
     faulthandler.dump_traceback_later(START_S, exit=True)  # until the watchdog takes over
@@ -69,7 +69,7 @@ def _work(settings: Settings) -> int:
         code = int(ended.code) if isinstance(ended.code, int) else int(ended.code is not None)
         # Celery 5.7 calls it a failure that a worker was told to end at once.
         return OK if code == 1 and told_to_end() else code
-    return 0
+    return UNFIT if refused() else OK
 
 
 if __name__ == "__main__":

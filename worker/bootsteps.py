@@ -21,6 +21,7 @@ LEAST_VISIBILITY_S = 60
 
 _machine: Machine | None = None
 _told = False
+_refused = False
 
 
 def machine() -> Machine:
@@ -33,6 +34,12 @@ def machine() -> Machine:
 def told_to_end() -> bool:
     """Whether a signal asked this worker to end."""
     return _told
+
+
+def refused() -> bool:
+    """Whether this worker found, once it had started, that it cannot run here. Celery 5.7 keeps the exit code of a step
+    to itself when it is called from a program."""
+    return _refused
 
 
 class Fitness(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -150,5 +157,7 @@ def _sleep_unless_stopped(seconds: float) -> None:
 
 
 def _unfit_exit(error: TextmillError) -> SystemExit:
+    global _refused
+    _refused = True
     log.critical("this worker cannot start: %s", error)
     return SystemExit(UNFIT)

@@ -17,7 +17,7 @@ from tests.checker import check, column
 from tests.corpora import model, submit
 from tests.deployment import Deployment
 from tests.servers import Postgres
-from worker.watchdog import UNFIT
+from jobs.endings import UNFIT
 
 pytestmark = pytest.mark.servers
 
@@ -39,7 +39,7 @@ def make(tmp_path: Path, postgres: Postgres) -> Iterator[Make]:
         store = Store.open(url)
         _alembic(store, lambda config: command.upgrade(config, revision))
         store.close()
-        made.append((Deployment(tmp_path / "home", url), url))
+        made.append((Deployment(tmp_path / "home", url, lookahead_items=20), url))
         return made[-1][0]
 
     yield deployment
@@ -87,7 +87,7 @@ def test_a_worker_of_the_version_before_works_beside_one_of_this(make: Make, tmp
     mill = make(BEFORE)
     job_id = _long_job(mill)
     older = mill.launch(PYTHONPATH=str(old))
-    mill.until(lambda: column(mill.store, "SELECT 1 FROM chunks WHERE state = 'running'"), 60, worker=older)
+    mill.until(lambda: mill.store.jobs.get(job_id).counts.ok, 60, what="the older one to work", worker=older)
 
     mill.store.upgrade()
     newer = mill.start()
@@ -101,7 +101,7 @@ def test_a_worker_of_the_version_before_works_beside_one_of_this(make: Make, tmp
 
 
 def _long_job(mill: Deployment) -> str:
-    return submit(mill.store, 600, per_chunk=10, model=model(mill.store, delay_s=0.1, max_items=5))
+    return submit(mill.store, 800, per_chunk=10, model=model(mill.store, delay_s=0.1, max_items=5))
 
 
 def _code_before(tmp_path: Path) -> Path:
