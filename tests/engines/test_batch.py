@@ -65,6 +65,18 @@ def test_batches_stay_within_the_budget_and_put_like_lengths_together() -> None:
     assert forward.batches == [[1, 3], [0, 2, 4, 5]]
 
 
+def test_each_batch_is_told_before_it_runs() -> None:
+    told: list[list[Any]] = []
+    forward = Recorder(lambda batch: told.append([item.key for item in batch]))
+    model = BatchModel(forward, max_batch_tokens=20)
+    model.before_batch(lambda keys: told.append(["before", *keys]))
+
+    model.add(works(2, 10, 2, 9, 2, 2))
+    drain(model)
+
+    assert told == [["before", 1, 3], [1, 3], ["before", 0, 2, 4, 5], [0, 2, 4, 5]]
+
+
 def test_different_kinds_of_request_never_share_a_batch() -> None:
     forward = Recorder()
     model = BatchModel(forward, max_batch_tokens=100)

@@ -105,6 +105,25 @@ def test_a_row_that_is_done_is_replaced_at_once() -> None:
     assert {len(rows) for rows in while_work_remained} == {SLOTS}
 
 
+def test_who_runs_is_told_before_each_pass_that_others_run_in() -> None:
+    told: list[set[Key]] = []
+
+    def check(rows: Sequence[Work]) -> None:
+        assert {item.key for item in rows} == told[-1]
+
+    loop = Counting(check)
+    model = LoopModel(loop, max_batch_tokens=100)
+    model.before_batch(lambda keys: told.append(set(keys)))
+
+    model.add(works(*[1, 5, 2, 9, 1, 1, 3, 2] * 4))
+    drain(model)
+
+    assert failed(drain(model)) == {}
+    assert model.stats()["failed"] == 0
+    assert 1 < len(told) < len(loop.passes) + 2
+    assert len({frozenset(some) for some in told}) > 4
+
+
 def test_every_outcome_belongs_to_its_key() -> None:
     model = LoopModel(Counting(), max_batch_tokens=100)
 

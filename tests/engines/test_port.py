@@ -213,6 +213,19 @@ def test_every_key_comes_back_exactly_once(engine: Any, subject: Subject) -> Non
     assert subject.model.step() == []
 
 
+def test_what_runs_is_told_before_it_comes_back(engine: Any, subject: Subject) -> None:
+    told = set[Any]()
+    subject.model.before_batch(told.update)
+
+    subject.model.add(works(subject, [engine.ask(text) for text in texts(20)]))
+    before = set(told)
+    while subject.model.pending():
+        assert {key for key, _ in subject.model.step()} <= told
+
+    assert before == set()
+    assert told == set(range(20))
+
+
 def test_keys_may_be_anything_that_can_be_hashed(engine: Any, subject: Subject) -> None:
     (encoded,) = subject.codec.encode([engine.ask("rain")])
     assert isinstance(encoded, Encoded)

@@ -344,7 +344,7 @@ class _Named:
 def test_any_verbs_in_any_order_leave_what_the_model_says(
     store: Store, chance: random.Random, examples: int, steps: int
 ) -> None:
-    """Rows 1, 3, 28 and 37."""
+    """A model of behaviour: of producers, workers and upkeep, one after the other."""
 
     class Tried(Machine):
         pass
