@@ -2,19 +2,20 @@
 
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from jobs.store import Store
 from tests.corpora import model, submit
 from tests.deployment import Deployment
 
-WAYS = ("[[kill]]", "[[segfault]]", "[[exit 3]]", "[[hang]]")
+KILLED, SEGFAULT, EXIT, HANG = "[[kill]]", "[[segfault]]", "[[exit 3]]", "[[hang]]"
 """By signal, by a fault of native code, past every handler, by never coming back."""
 SLOW_LEASE_S = 20.0
 """Nobody reaps before the worker is up again: what is found out comes from the note alone."""
 Between = Callable[[], object]
 
 
-def poisoned_job(store: Store, size: int, poison: Iterable[int], *, way: str = "[[kill]]", **spec: object) -> str:
+def poisoned_job(store: Store, size: int, poison: Iterable[int], *, way: str = KILLED, **spec: Any) -> str:
     """A job of one chunk in which these items end the process."""
     texts = [f"innocent {n}" for n in range(size)]
     for at in poison:

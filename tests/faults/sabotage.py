@@ -41,12 +41,13 @@ def _without_the_second_look() -> None:
     from sqlalchemy import select
 
     from jobs.store import reaping
+    from jobs.store.clock import now
     from jobs.store.tables import chunks
 
     lock_jobs, seen = reaping._lock_jobs, list[Any]()
 
     def look_first(connection: Any, limit: int) -> Any:
-        expired = select(chunks.c.id).where(reaping._EXPIRED, chunks.c.lease_until < reaping.now())
+        expired = select(chunks.c.id).where(reaping._EXPIRED, chunks.c.lease_until < now())
         seen[:] = connection.scalars(expired)
         return lock_jobs(connection, limit)
 
@@ -59,7 +60,7 @@ def _without_the_second_look() -> None:
 
 def _without_a_later_finish() -> None:
     """A job ends in the transaction that saves its last chunk, or never."""
-    from sqlalchemy import update
+    from sqlalchemy import select, update
 
     from jobs.states import JobState
     from jobs.store import rows, saving
@@ -71,21 +72,13 @@ def _without_a_later_finish() -> None:
 
     def save_and_finish(database: Any, connection: Any, saves: Any) -> set[int]:
         saved = save(database, connection, saves)
-        mine = jobs.c.id.in_(saving_jobs(saved))
+        mine = jobs.c.id.in_(select(chunks.c.job_id).where(chunks.c.id.in_(saved)))
         done = {"state": JobState.COMPLETED, "finished_at": now()}
         connection.execute(update(jobs).where(mine, *rows.FINISHABLE).values(**done))
         return saved
 
-    def saving_jobs(saved: set[int]) -> Any:
-        from sqlalchemy import select
-
-        return select(chunks.c.job_id).where(chunks.c.id.in_(saved))
-
-    def never(_: Any, job_id: str) -> bool:
-        return False
-
     saving._save = save_and_finish
-    Jobs.finish = never  # type: ignore[method-assign]
+    Jobs.finish = lambda *_: False  # type: ignore[method-assign]
 
 
 def _without_the_skip() -> None:

@@ -21,7 +21,7 @@ RACES = "tests/jobs/test_store_races.py"
 @pytest.mark.parametrize(
     ("guard", "test", "said"),
     [
-        ("fence", f"{MODEL}[sqlite-300-50]", "assert self.store.chunks.save(saves) == present"),
+        ("fence", f"{MODEL}[sqlite-80-50]", "assert self.store.chunks.save(saves) == present"),
         pytest.param(
             "second look",
             f"{RACES}::test_two_reapers_blame_a_crash_once[postgresql]",
