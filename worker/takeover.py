@@ -12,7 +12,7 @@ log = logging.getLogger("textmill.worker")
 
 
 def take_over(store: Store, notes: Path) -> None:
-    """Tell the store what each dead worker's note says. Raises StoreUnavailable; the note is then there the next time."""
+    """Tell the store what each dead worker's note says. Raises StoreUnavailable; the note then stays."""
     for path in paths(notes):
         with left(path) as found:
             if found is not None:

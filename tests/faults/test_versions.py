@@ -12,12 +12,12 @@ import pytest
 from alembic import command
 from sqlalchemy import Connection
 
+from jobs.endings import UNFIT
 from jobs.store import Store, migrate
 from tests.checker import check, column
 from tests.corpora import model, submit
 from tests.deployment import Deployment
 from tests.servers import Postgres
-from jobs.endings import UNFIT
 
 pytestmark = pytest.mark.servers
 
