@@ -275,7 +275,7 @@ class Machine:
             models=self.residency.names(),
             state=state,
             queues=self.queues,
-            load=self.meter.load(model.stats() for model in self._models().values()),
+            load=self.meter.load(self.residency.worked()),
         )
 
     def _tell(self, reason: str) -> None:

@@ -35,7 +35,7 @@ class Meter:
     def load(self, stats: Iterable[Mapping[str, Any]]) -> dict[str, float] | None:
         """Since the last call: `busy`, the share of its working time that the device computed; `padding`, the share of
         tokens that were none; `occupancy`, of decoding rows that were in use; `tokens_per_s` that were useful. What did
-        not occur is left out; None when there was no work at all."""
+        not occur is left out; None when there was no work at all. The counters never fall (`Residency.worked`)."""
         now = self._totals(stats)
         grown = {name: now[name] - self._before[name] for name in now}
         self._before = now

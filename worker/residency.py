@@ -5,11 +5,11 @@ import logging
 import tempfile
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jobs.errors import ModelFailed, TextmillError
 from jobs.models import ModelSpec
@@ -17,6 +17,7 @@ from jobs.settings import Settings
 from worker.devices import Device
 from worker.engines import engine
 from worker.engines.base import BeforeBatch, Engine, EngineCodec, Model, Room
+from worker.meter import COUNTERS
 
 log = logging.getLogger("textmill.worker")
 
@@ -30,6 +31,7 @@ class Loaded(NamedTuple):
     spec: ModelSpec
     model: Model
     size: int
+    """Bytes that it may take in all: of its weights, and of keys and values beside them."""
 
 
 class Residency:
@@ -55,6 +57,9 @@ class Residency:
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
         self.trouble: str | None = None
         """Why the model that was tried last does not load."""
+        self._closing = threading.Lock()
+        self._closed: Counter[str] = Counter()
+        """What models that were unloaded have counted."""
 
     def spec(self, name: str) -> ModelSpec:
         """The registry's entry, read at most every few seconds. Raises UnknownModel, StoreUnavailable."""
@@ -97,6 +102,11 @@ class Residency:
         self._raise_known_failure(spec)
         return self._load(spec)
 
+    def worked(self) -> list[Mapping[str, Any]]:
+        """The statistics of the loaded models, and what those that were unloaded have counted. Safe from any thread."""
+        with self._closing:
+            return [dict(self._closed), *(loaded.model.stats() for loaded in list(self._loaded.values()))]
+
     def close(self) -> None:
         for name in self.names():
             self._close(name)
@@ -117,7 +127,7 @@ class Residency:
         self.trouble = None
         model.before_batch(self._before_batch)
         log.info("model %s loaded on %s in %.1f s", spec.name, self._device.name, time.monotonic() - started)
-        self._loaded[spec.name] = Loaded(spec, model, int(model.stats().get("memory_bytes") or 0) or size)
+        self._loaded[spec.name] = Loaded(spec, model, _bytes_of(model) or size)
         return model
 
     @contextmanager
@@ -156,7 +166,11 @@ class Residency:
 
     def _close(self, name: str) -> None:
         log.info("model %s is unloaded", name)
-        self._loaded.pop(name).model.close()
+        with self._closing:
+            model = self._loaded.pop(name).model
+            stats = model.stats()
+            self._closed.update({counter: stats.get(counter, 0) for counter in COUNTERS})
+        model.close()
 
     def _engine(self, spec: ModelSpec) -> Engine:
         if spec.engine not in self._engines:
@@ -168,6 +182,11 @@ class Residency:
         if failed and failed[0] == spec and time.monotonic() < failed[2]:
             raise ModelFailed(failed[1])
         self._failures.pop(spec.name, None)
+
+
+def _bytes_of(model: Model) -> int:
+    stats = model.stats()
+    return sum(int(stats.get(part) or 0) for part in ("memory_bytes", "cache_bytes"))
 
 
 @contextmanager

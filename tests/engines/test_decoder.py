@@ -349,16 +349,63 @@ def test_a_request_that_can_never_fit_is_too_long_and_the_others_are_answered(lo
 
 def test_keys_and_values_stay_within_their_bound(loops: Loops) -> None:
     works = loops.works([Generate(prompt=f"{at} {COMMON[: 7 * at]}", sampling=GREEDY) for at in range(20)])
+    (long,) = loops.works([Generate(prompt="fox", sampling=Sampling(max_new_tokens=200, min_new_tokens=200))])
     model = loops(cache_bytes=400 * loops.stepped.shape.bytes)
     loop: Any = model._loop  # type: ignore[attr-defined]
-    model.add(works)
+    model.add([*works, long._replace(key="long")])
 
     most = 0
     while model.pending():
         model._pass()
-        most = max(most, sum(shelf.length * len(shelf.rows) for shelf in loop._cabinet.shelves()))
+        most = max(most, loop._shelves.bytes() // loops.stepped.shape.bytes)
 
     assert 200 < most <= 400
+
+
+def test_more_samples_than_the_memory_holds_are_written_in_turns(loops: Loops) -> None:
+    wishes = Sampling(max_new_tokens=6, min_new_tokens=2, temperature=1.5)
+    works = loops.works(
+        [Generate(prompt=COMMON, sampling=wishes, n=40, seed=2), Generate(prompt="fox", sampling=GREEDY)]
+    )
+    expected = drain(loops(slots=64), works)
+    narrow, few = loops(cache_bytes=6 * 64 * loops.stepped.shape.bytes), loops(slots=3)
+
+    assert drain(narrow, works) == expected == drain(few, works)
+    assert [each.stats()["out_of_memory"] for each in (narrow, few)] == [0, 0]
+    assert len(expected[0].samples) == 40  # type: ignore[union-attr]
+
+
+def test_what_can_never_fit_restarts_nobody(loops: Loops) -> None:
+    works = loops.works([Generate(prompt=f"fox {at}", sampling=GREEDY) for at in range(12)])
+    (giant,) = loops.works([Generate(prompt=COMMON * 4, sampling=GREEDY)])
+    alone, beside = (loops(cache_bytes=130 * loops.stepped.shape.bytes, prefix_bytes=0) for _ in range(2))
+
+    found = drain(alone, works)
+    with_giant = drain(beside, [*works[:6], giant._replace(key="giant"), *works[6:]])
+
+    assert with_giant.pop("giant").code == "too_long"  # type: ignore[union-attr]
+    assert with_giant == found
+    assert (beside.stats()["batches"], beside.stats()["out_of_memory"]) == (alone.stats()["batches"], 0)
+
+
+def test_a_prompt_that_is_tried_again_is_not_two(loops: Loops, monkeypatch: pytest.MonkeyPatch) -> None:
+    works = loops.works([Generate(prompt=COMMON, sampling=GREEDY), Generate(prompt="a fox", sampling=GREEDY)])
+    model = loops()
+    kept: Any = model._loop._prefixes  # type: ignore[attr-defined]
+    whole, passes = Stepped.__call__, iter([False, True])
+
+    def short(self: Stepped, made: Any) -> torch.Tensor:
+        if next(passes, False):
+            raise OutOfMemory("once")
+        return whole(self, made)
+
+    monkeypatch.setattr(Stepped, "__call__", short)
+
+    drain(model, works)
+
+    assert model.stats()["out_of_memory"] == 1
+    assert set(kept._seen.values()) == {1}
+    assert kept._bytes == 0
 
 
 # ----- two ways behind one door ---------------------------------------------------------------------------

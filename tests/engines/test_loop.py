@@ -11,7 +11,7 @@ from worker.engines import loop as loop_module
 from worker.engines.base import Encoded, Key, OutOfMemory, Work
 from worker.engines.loop import LoopModel, Starting
 
-SLOTS = 8
+SLOTS, HUGE = 8, 1000
 
 
 class Counting:
@@ -21,6 +21,9 @@ class Counting:
         self.slots, self.passes, self.closed = SLOTS, [], False  # type: ignore[var-annotated]
         self._rows: dict[Key, tuple[Work, int]] = {}
         self._trouble = trouble
+
+    def refusal(self, encoded: Encoded) -> str | None:
+        return None if encoded.length < HUGE else "far too long"
 
     def admit(self, waiting: Sequence[Work], starting: Starting) -> int:
         started = waiting[: max(0, self.slots - len(self._rows))]
@@ -245,6 +248,30 @@ def test_an_item_that_cannot_even_start_fails_alone() -> None:
     model.add(works(1, 1, 1, 1, 1, 1))
 
     assert failed(drain(model)) == {2: "model_error", 4: "model_error"}
+
+
+def test_what_can_never_fit_is_refused_alone_and_stops_nobody() -> None:
+    loop = Counting()
+    model = LoopModel(loop, max_batch_tokens=100)
+    model.add(works(3, HUGE, 2, HUGE))
+
+    model.cancel([3])
+    found = drain(model)
+
+    assert failed(found) == {1: "too_long"}
+    assert found.keys() == {0, 1, 2}
+    assert loop.passes == [[0, 2], [0, 2], [0]]
+
+
+def test_nothing_is_remembered_of_what_was_cancelled(one_pass_a_step: None) -> None:
+    model = LoopModel(Counting(raises_for({0}, OutOfMemory("full"))), max_batch_tokens=100)
+    model.add(works(2))
+    while not model._spared:
+        model.step()
+
+    model.cancel([0])
+
+    assert not model._spared
 
 
 def test_only_a_lost_device_is_raised() -> None:

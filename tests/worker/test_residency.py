@@ -11,6 +11,7 @@ from jobs.settings import Settings
 from jobs.tasks.base import Classify
 from worker.devices import Device
 from worker.engines.base import Work
+from worker.meter import Meter
 from worker.residency import Residency
 
 GIB = 2**30
@@ -86,3 +87,37 @@ def test_wrong_options_and_unknown_engines_fail_the_model_not_the_worker(make: C
         models.codec("odd")
     with pytest.raises(UnknownModel):
         models.spec("nobody")
+
+
+def test_an_unloaded_model_has_worked_what_it_has_worked(make: Callable[..., Residency]) -> None:
+    models = make(a=5, b=5)
+    meter = Meter(clock := Clock())
+    first = models.model("a")
+    assert first is not None
+    with meter.shift():
+        answer(models, "a", "so much text that the next one has less")
+        clock.now += 1
+        before = meter.load(models.worked())
+        answer(models, "b", "a text")
+        clock.now += 1
+        after = meter.load(models.worked())
+
+    assert models.names() == ["b"]
+    assert (before, after) == (
+        {"busy": 0.0, "padding": 0.0, "tokens_per_s": 9.0},
+        {"busy": 0.0, "padding": 0.0, "tokens_per_s": 2.0},
+    )
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def answer(models: Residency, name: str, text: str) -> None:
+    model = models.model(name)
+    assert model is not None
+    model.add([Work("key", *models.codec(name).encode([Classify(text)]))])  # type: ignore[arg-type]
+    model.step()

@@ -23,6 +23,10 @@ class Loop(Protocol):
     `running` and `drop` work afterwards: all who run are dropped and tried again.
     """
 
+    def refusal(self, encoded: Encoded) -> str | None:
+        """Why a request would not fit even if nothing else ran; None: it does. What is refused is never admitted."""
+        ...
+
     def admit(self, waiting: Sequence[Work], starting: Starting) -> int:
         """Start as many of the first ones as fit now; how many that were. The rest is a look at what comes next.
 
@@ -42,7 +46,8 @@ class Loop(Protocol):
         ...
 
     def shrink(self) -> bool:
-        """Halve the rows and tokens of a pass; False when they are as few as can be: one item at a time."""
+        """Halve the rows and tokens of a pass, and give back what memory is free; False when they are as few as can be:
+        one item at a time. Nothing runs then."""
         ...
 
     def grow(self) -> None:
@@ -82,6 +87,8 @@ class LoopModel:
         self._spared: set[Key] = set()
         self._before: BeforeBatch = lambda keys: None
         self._told: list[Key] = []
+        self._refused: list[tuple[Key, Outcome]] = []
+        """To be returned by the next step."""
         self._stats = {"steps": 0, "batches": 0, "items": 0, "failed": 0, "failed_batches": 0, "out_of_memory": 0}
 
     def wants(self) -> int:
@@ -89,7 +96,11 @@ class LoopModel:
 
     def add(self, work: Sequence[Work]) -> None:
         self._live.update(item.key for item in work)
-        self._waiting.extend(work)
+        for item in work:
+            if text := self._loop.refusal(item.encoded):
+                self._refused.append((item.key, _too_long(item, text)))
+            else:
+                self._waiting.append(item)
 
     def before_batch(self, call: BeforeBatch) -> None:
         self._before = call
@@ -97,7 +108,8 @@ class LoopModel:
     def step(self) -> list[tuple[Key, Outcome]]:
         self._stats["steps"] += 1
         self._told = []  # what was told for the last step is no longer noted
-        done: list[tuple[Key, Outcome]] = []
+        done = self._finished(self._refused)
+        self._refused = []
         until = time.monotonic() + STEP_S
         while self._live:
             done.extend(self._pass())
@@ -108,6 +120,8 @@ class LoopModel:
     def cancel(self, keys: Sequence[Key]) -> None:
         if gone := self._live.intersection(keys):
             self._live -= gone
+            self._spared -= gone
+            self._refused = [(key, outcome) for key, outcome in self._refused if key not in gone]
             self._take_out(gone)
 
     def pending(self) -> int:
@@ -183,9 +197,8 @@ class LoopModel:
             self._spared.add(item.key)
             self._last.append(item)
             return []
-        tokens = item.encoded.length
-        text = f"out of memory with this item alone ({tokens} tokens)"
-        return self._finished([(item.key, Failed(ItemErrorCode.TOO_LONG, text, input_tokens=tokens))])
+        text = f"out of memory with this item alone ({item.encoded.length} tokens)"
+        return self._finished([(item.key, _too_long(item, text))])
 
     def _went_wrong(self, text: str) -> list[tuple[Key, Outcome]]:
         self._stats["failed_batches"] += 1
@@ -246,6 +259,10 @@ class _Memory:
             self._loop.grow()
         self._shrunk -= self._hunt
         self._hunt = 0
+
+
+def _too_long(item: Work, text: str) -> Failed:
+    return Failed(ItemErrorCode.TOO_LONG, text, input_tokens=item.encoded.length)
 
 
 def _without(work: list[Work], keys: set[Key]) -> list[Work]:

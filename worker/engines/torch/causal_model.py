@@ -9,6 +9,7 @@ from worker.engines.loop import LoopModel
 from worker.engines.routes import RoutedModel
 from worker.engines.torch.causal import CausalCodec
 from worker.engines.torch.decoder import SLOTS, CausalLoop
+from worker.engines.torch.passes import room_for
 from worker.engines.torch.stepped import Stepped, Unfit, prove
 
 log = logging.getLogger("textmill.worker")
@@ -16,7 +17,8 @@ log = logging.getLogger("textmill.worker")
 SLOT_TOKENS = 512
 """Tokens of keys and values for each row, on average: most requests are shorter."""
 CACHE_SHARE, PREFIX_SHARE = 2, 16
-"""Most that keys and values, and what prompts have in common, take: one in so many of the bytes that weights leave."""
+"""Most that keys and values, and what prompts have in common, take: one in so many of the bytes that weights leave. A
+shelf that grows is there twice for a moment."""
 
 
 def with_loop(
@@ -32,7 +34,8 @@ def with_loop(
         return plain
     weights = int(plain.stats()["memory_bytes"])
     free = max(0, room.memory_bytes - weights)
-    enough = max(SLOTS * SLOT_TOKENS, codec.limit) * stepped.shape.bytes
+    longest = 2 * room_for(codec.limit).length  # a prompt, and one text at a time from it
+    enough = max(SLOTS * SLOT_TOKENS, longest) * stepped.shape.bytes
     cache, prefixes = min(free // CACHE_SHARE, enough), min(free // PREFIX_SHARE, enough)
     loop = CausalLoop(
         stepped,

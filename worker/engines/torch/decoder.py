@@ -10,17 +10,18 @@ import torch
 
 from jobs.errors import ItemError
 from jobs.tasks.base import Generate, Outcome, Score
-from worker.engines.base import Encoded, Key, OutOfMemory, Work
+from worker.engines.base import Encoded, Key, Work
 from worker.engines.loop import Starting
 from worker.engines.torch.answers import not_a_number
 from worker.engines.torch.causal import CausalCodec
 from worker.engines.torch.generation import Ask, plan
 from worker.engines.torch.generator import PLANS
-from worker.engines.torch.kv import Cabinet, Shape
-from worker.engines.torch.passes import Packed, Reading, packed
+from worker.engines.torch.memory import errors_mapped
+from worker.engines.torch.passes import Packed, Reading, packed, room_for
 from worker.engines.torch.prefixes import COARSE, Piece, Prefixes, names_of
-from worker.engines.torch.rows import Job, Scoring, Text, Writing
+from worker.engines.torch.rows import Job, Needs, Scoring, Text, Writing
 from worker.engines.torch.rules import Rules, chosen, ruled, supported
+from worker.engines.torch.shelves import Shape, Shelves
 
 SLOTS = 32
 """Rows that decode at a time on a CPU: with more, a pass takes longer and gains nothing."""
@@ -59,12 +60,13 @@ class CausalLoop:
         """`cache_bytes`: most that keys and values of rows take; `prefix_bytes`: those of what prompts have in common;
         `known`: what `stats` says besides the loop's own counters."""
         self._forward, self._codec = forward, codec
-        self._cabinet, self._prefixes = Cabinet(shape), Prefixes(prefix_bytes)
+        self._shelves, self._prefixes = Shelves(shape, cache_bytes), Prefixes(prefix_bytes)
         self._most_tokens = cache_bytes // shape.bytes
         self._most_slots, self._most_pass = slots, max(COARSE, pass_tokens)
         self._slots, self._pass = self._most_slots, self._most_pass
         self._jobs: dict[Key, Job] = {}
-        self._in_sight: set[Key] = set()
+        self._in_sight: dict[Key, tuple[bytes, ...]] = {}
+        """The pieces of the prompts that are counted as seen."""
         self._rules: dict[Any, Rules | None] = {}
         self._known = dict(known)
         self._more = False
@@ -78,22 +80,38 @@ class CausalLoop:
 
     # ----- what LoopModel asks -----
 
+    def refusal(self, encoded: Encoded) -> str | None:
+        tokens = self._needs(encoded, rows=1).tokens
+        if tokens <= self._most_tokens:
+            return None
+        return f"out of memory: {tokens} tokens of keys and values where {self._most_tokens} fit"
+
     def admit(self, waiting: Sequence[Work], starting: Starting) -> int:
         started = 0
-        if self._cabinet.bytes() > self._most_tokens * self._cabinet.shape.bytes:
-            self._cabinet.trim()
-        for item in waiting:
-            if not self._fits(item.encoded):
-                break
-            self._notice(item)
-            self._jobs[item.key] = self._begun(item)
-            started += 1
+        with torch.inference_mode(), errors_mapped():
+            for item in waiting:
+                needs = self._needs(item.encoded, rows=self._slots)
+                if not self._fits(needs):
+                    break
+                self._jobs[item.key] = self._begun(item, needs)
+                started += 1
         for item in waiting[started : started + SIGHT]:
             self._notice(item)
         self._more = started < len(waiting)
         return started
 
     def advance(self) -> list[tuple[Key, Outcome]]:
+        with torch.inference_mode(), errors_mapped():
+            return self._advanced()
+
+    @torch.inference_mode()
+    def drop(self, keys: Collection[Key]) -> None:
+        for key in self._jobs.keys() & set(keys):
+            self._leave(self._jobs[key])
+        for key in self._in_sight.keys() & set(keys):  # it may come again, and is not two then
+            self._prefixes.forget(self._in_sight.pop(key))
+
+    def _advanced(self) -> list[tuple[Key, Outcome]]:
         texts, branches, pieces = self._texts(), self._branches(), list(self._pieces())
         if not texts and not branches and not pieces:
             return []
@@ -103,19 +121,14 @@ class CausalLoop:
         logits = self._forward(made)
         for piece in pieces:
             self._keep(piece)
-        return list(self._finished(self._answered(texts, branches, pieces, logits)))
+        return self._finished(self._answered(texts, branches, pieces, logits))
 
     def running(self) -> list[Work]:
         return [job.item for job in self._jobs.values()]
 
-    def drop(self, keys: Collection[Key]) -> None:
-        for key in self._jobs.keys() & set(keys):
-            self._leave(self._jobs[key], wipe=True)
-        self._in_sight.difference_update(keys)
-
     def shrink(self) -> bool:
         self._prefixes.clear()
-        self._cabinet.trim()
+        self._shelves.trim()
         before = self._slots, self._pass
         self._slots, self._pass = max(1, self._slots // 2), max(COARSE, self._pass // 2)
         return before != (self._slots, self._pass)
@@ -129,28 +142,31 @@ class CausalLoop:
 
     def close(self) -> None:
         self.drop(list(self._jobs))
-        self._cabinet.trim()
+        self._shelves.clear()
         self._prefixes.clear()
         self._forward = _closed
 
     # ----- beginning -----
 
-    def _fits(self, encoded: Encoded) -> bool:
-        """Raises OutOfMemory for a request that can never fit."""
-        rows, tokens = _needs(encoded)
-        if tokens > self._most_tokens:
-            raise OutOfMemory(f"{tokens} tokens of keys and values where {self._most_tokens} fit")
-        taken = [_needs(job.item.encoded) for job in self._jobs.values()]
-        few = not taken or sum(each for each, _ in taken) + rows <= self._slots
-        return few and sum(each for _, each in taken) + tokens <= self._most_tokens
+    def _needs(self, encoded: Encoded, *, rows: int) -> Needs:
+        """What a request occupies that may have so many rows."""
+        if isinstance(encoded.request, Score):
+            return Scoring.needs_of(encoded.payload)
+        return Writing.needs_of(encoded.payload, rows=rows, tokens=self._most_tokens)
 
-    def _begun(self, item: Work) -> Job:
+    def _fits(self, needs: Needs) -> bool:
+        taken = [job.needs for job in self._jobs.values()]
+        few = not taken or sum(each.rows for each in taken) + needs.rows <= self._slots
+        return few and sum(each.tokens for each in taken) + needs.tokens <= self._most_tokens
+
+    def _begun(self, item: Work, needs: Needs) -> Job:
+        names = self._notice(item)
         if isinstance(item.encoded.request, Score):
-            return Scoring(item, self._cabinet)
+            return Scoring(item, needs, names, self._shelves)
         rules = self._rules_of(item.encoded.payload)
         if rules is None:
             raise ValueError("a generation that only generate() knows")
-        return Writing(item, rules, self._cabinet, self._codec.tokens.decode)
+        return Writing(item, needs, names, rules, self._shelves, self._codec.tokens.decode)
 
     def _rules_of(self, ask: Ask) -> Rules | None:
         alike = ask.alike()
@@ -170,10 +186,12 @@ class CausalLoop:
         except (ValueError, TypeError, ItemError):
             return None  # generate() says better what is wrong with it
 
-    def _notice(self, item: Work) -> None:
+    def _notice(self, item: Work) -> tuple[bytes, ...]:
+        """The names of its prompt's pieces, counted as seen once."""
         if item.key not in self._in_sight:
-            self._in_sight.add(item.key)
-            self._prefixes.notice(names_of(_prompt(item.encoded)))
+            self._in_sight[item.key] = names_of(_prompt(item.encoded))
+            self._prefixes.notice(self._in_sight[item.key])
+        return self._in_sight[item.key]
 
     # ----- one pass -----
 
@@ -182,7 +200,8 @@ class CausalLoop:
         jobs = [job for job in self._jobs.values() if isinstance(job, Writing)]
         texts = [text for job in jobs for text in job.texts if not text.ended]
         for text in texts:
-            text.place.reach(len(text.ids))
+            if len(text.ids) > text.place.shelf.length:
+                text.place.reach(room_for(len(text.ids)))
         return sorted(texts, key=lambda text: text.place.order)
 
     def _branches(self) -> list[Scoring]:
@@ -236,12 +255,22 @@ class CausalLoop:
             scoring.take(logits[at:end])
             at = end
         for job in (job for job, _, reading in pieces if reading.wanted):
-            lost |= {job.item.key} if broken[at] else set()
-            job.begin(logits[at])
-            ready += [(text, at) for text in (job.texts if isinstance(job, Writing) else [])]
+            if broken[at]:
+                lost.add(job.item.key)
+            else:
+                job.begin(logits[at])
+                ready += [(text, at) for text in (job.more() if isinstance(job, Writing) else [])]
             at += 1
         self._write([(text, row) for text, row in ready if text.job.item.key not in lost], logits)
+        self._go_on(lost)
         return lost
+
+    def _go_on(self, lost: set[Key]) -> None:
+        """Where texts have ended and a request wants more of them, others begin."""
+        for job in self._jobs.values():
+            while isinstance(job, Writing) and job.item.key not in lost and (more := job.more()):
+                assert job.first is not None
+                self._write([(text, 0) for text in more], job.first[None])
 
     def _write(self, texts: Sequence[tuple[Text, int]], logits: torch.Tensor) -> None:
         """The next token of each text, from its row of the logits."""
@@ -254,20 +283,19 @@ class CausalLoop:
         for (text, _), token in zip(texts, tokens, strict=True):
             text.take(token)
 
-    def _finished(self, lost: set[Key]) -> Iterator[tuple[Key, Outcome]]:
-        for key, job in list(self._jobs.items()):
-            outcome = not_a_number(job.item) if key in lost else job.outcome()
-            if outcome is not None:
-                self._leave(job, wipe=key in lost)
-                yield key, outcome
+    def _finished(self, lost: set[Key]) -> list[tuple[Key, Outcome]]:
+        jobs = self._jobs.items()
+        outcomes = [(key, not_a_number(job.item) if key in lost else job.outcome()) for key, job in jobs]
+        done = [(key, outcome) for key, outcome in outcomes if outcome is not None]
+        for key, _ in done:  # only now: if one of the outcomes could not be made, all are tried again
+            self._leave(self._jobs[key])
+            del self._in_sight[key]
+        return done
 
-    def _leave(self, job: Job, *, wipe: bool) -> None:
+    def _leave(self, job: Job) -> None:
         for place in job.places():
-            if wipe:
-                place.wipe()
             place.leave()
         del self._jobs[job.item.key]
-        self._in_sight.discard(job.item.key)
 
     def _count(self, made: Packed, texts: int) -> None:
         self._stats["tokens"] += made.tokens
@@ -278,13 +306,6 @@ class CausalLoop:
 
 def _closed(made: Packed) -> torch.Tensor:
     raise RuntimeError("the model is closed")
-
-
-def _needs(encoded: Encoded) -> tuple[int, int]:
-    """Rows, and tokens of keys and values, that a request occupies at most."""
-    if isinstance(encoded.request, Score):
-        return 1, Scoring.tokens(encoded.payload)
-    return encoded.payload.rows, Writing.tokens(encoded.payload)
 
 
 def _prompt(encoded: Encoded) -> list[int]:

@@ -7,9 +7,12 @@ from typing import NamedTuple
 
 import torch
 
-from worker.engines.torch.kv import Place, Shelf
 from worker.engines.torch.linear import FLOOR
+from worker.engines.torch.shelves import Kind, Place, Shelf, length_for
 from worker.engines.torch.stepping import Chunk, Group, Mask, Pass, Write
+
+STEP = 64
+"""Shelves are made for multiples of so many tokens."""
 
 
 class Reading(NamedTuple):
@@ -28,6 +31,11 @@ class Reading(NamedTuple):
     @property
     def length(self) -> int:
         return self.start + len(self.ids)
+
+
+def room_for(tokens: int) -> Kind:
+    """Where a row of so many tokens lies."""
+    return Kind(0, length_for(tokens, step=STEP))
 
 
 class Packed(NamedTuple):
@@ -92,7 +100,7 @@ def _groups(singles: Sequence[Reading]) -> Iterator[Group]:
         members = list(of_shelf)
         shelf = members[0].place.shelf
         slots = [each.place.slot for each in members]
-        whole = len(slots) == len(shelf.rows)
+        whole = len(slots) == len(shelf.places)
         mask = _group_mask(shelf, slots, [each.length for each in members])
         yield Group(shelf, first, slice(None) if whole else torch.tensor(slots), len(members), mask)
         first += len(members)
@@ -100,7 +108,7 @@ def _groups(singles: Sequence[Reading]) -> Iterator[Group]:
 
 def _group_mask(shelf: Shelf, slots: list[int], lengths: list[int]) -> Mask:
     """Each row sees its own length; a row of the shelf that reads nothing now sees one token, for nobody."""
-    ends = torch.ones(len(shelf.rows), dtype=torch.long)
+    ends = torch.ones(len(shelf.places), dtype=torch.long)
     ends[slots] = torch.tensor(lengths)
     keys, last = torch.arange(shelf.length), ends[:, None]
 

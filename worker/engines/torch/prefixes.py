@@ -69,6 +69,12 @@ class Prefixes:
         while len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
 
+    def forget(self, names: Sequence[bytes]) -> None:
+        """A prompt with these pieces that was noticed left without having been read."""
+        for name in names:
+            if name in self._seen:
+                self._seen[name] -= 1
+
     def shared(self, name: bytes) -> bool:
         """Whether several prompts have this piece."""
         return self._most > 0 and self._seen.get(name, 0) > 1

@@ -1,7 +1,7 @@
 """Requests at work in the causal loop: what each reads next, and what it makes of the logits that come back."""
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -10,10 +10,10 @@ from worker.engines.base import Work
 from worker.engines.torch.answers import Decode, generated, has_stopped, read_behind, row_of, seed_of
 from worker.engines.torch.causal import ToScore
 from worker.engines.torch.generation import Ask
-from worker.engines.torch.kv import Cabinet, Place, capacity
-from worker.engines.torch.passes import Reading
-from worker.engines.torch.prefixes import names_of, spans
+from worker.engines.torch.passes import Reading, room_for
+from worker.engines.torch.prefixes import spans
 from worker.engines.torch.rules import Line, Lot, Rules
+from worker.engines.torch.shelves import Place, Shelves
 
 BRANCH_TOKENS = 128
 """Tokens of continuations that one item reads at a time."""
@@ -22,8 +22,9 @@ BRANCH_TOKENS = 128
 class Prompt:
     """The part of a request that is read before anything is asked, in pieces that it may share with others."""
 
-    def __init__(self, ids: Sequence[int], place: Place, names: Sequence[bytes]) -> None:
-        self.ids, self.place, self.names = ids, place, names
+    def __init__(self, ids: Sequence[int], names: Sequence[bytes], shelves: Shelves) -> None:
+        self.ids, self.names, self.place = ids, names, Place(shelves)
+        self.place.reach(room_for(len(ids) + 1))
         self.read = 0
         self._pieces = list(spans(0, len(ids)))
 
@@ -42,11 +43,20 @@ class Prompt:
         return Reading(self.place, self.ids[start:end], start, [end - start - 1] if last else [])
 
 
+class Needs(NamedTuple):
+    """What a request occupies at most."""
+
+    rows: int
+    tokens: int
+    """Of keys and values."""
+
+
 class Job(Protocol):
     """A request that has begun."""
 
     item: Work
     prompt: Prompt
+    needs: Needs
 
     def begin(self, logits: torch.Tensor) -> None:
         """What follows the prompt: logits [words]."""
@@ -57,7 +67,7 @@ class Job(Protocol):
         ...
 
     def places(self) -> list[Place]:
-        """All that it occupies now."""
+        """All that it ever had; those that were left are nowhere."""
         ...
 
 
@@ -88,59 +98,80 @@ class Text:
 
 
 class Writing:
-    """A generation: one prompt, and a text for each sample that is drawn."""
+    """A generation: one prompt, and a text for each sample that is drawn, so many of them at once as `needs` has rows.
+    The last text takes over the prompt's place, which the others copied."""
 
-    def __init__(self, item: Work, rules: Rules, cabinet: Cabinet, decode: Decode) -> None:
-        self.item, self.rules = item, rules
+    def __init__(
+        self, item: Work, needs: Needs, names: Sequence[bytes], rules: Rules, shelves: Shelves, decode: Decode
+    ) -> None:
+        self.item, self.needs, self.rules = item, needs, rules
         self.ask: Ask = item.encoded.payload
-        self._cabinet, self._decode = cabinet, decode
-        self.prompt = Prompt(self.ask.ids, Place(cabinet, len(self.ask.ids) + 1), names_of(self.ask.ids))
+        self._shelves, self._decode = shelves, decode
+        self.prompt = Prompt(self.ask.ids, names, shelves)
         self.texts: list[Text] = []
+        self.first: torch.Tensor | None = None
+        """Logits [words] of every text's first token, once the prompt is read."""
 
     @staticmethod
-    def tokens(ask: Ask) -> int:
-        """Most that it ever occupies."""
-        return ask.rows * capacity(len(ask.ids) + ask.most)
+    def needs_of(ask: Ask, *, rows: int, tokens: int) -> Needs:
+        """What it occupies within these bounds; more tokens than there are where it fits no way."""
+        each = room_for(len(ask.ids) + ask.most).length
+        if ask.rows == 1 or ask.rows <= min(rows, tokens // each):
+            return Needs(ask.rows, ask.rows * each)
+        some = max(1, min(rows, tokens // each - 1))
+        return Needs(some, (some + 1) * each)
 
     def begin(self, logits: torch.Tensor) -> None:
-        places = [self.prompt.place]
-        for _ in range(1, self.ask.rows):
-            place = Place(self._cabinet, len(self.ask.ids) + 1)
-            place.copy(self.prompt.place, len(self.ask.ids))
-            places.append(place)
-        self.texts = [Text(self, sample, place) for sample, place in enumerate(places)]
+        self.first = logits.clone()
+
+    def more(self) -> list[Text]:
+        """Texts that begin now, as far as there are rows for them."""
+        if self.first is None or len(self.texts) == self.ask.rows:
+            return []
+        begun, writing = len(self.texts), sum(not text.ended for text in self.texts)
+        for sample in range(begun, min(self.ask.rows, begun + self.needs.rows - writing)):
+            self._start(sample)
+        return self.texts[begun:]
+
+    def _start(self, sample: int) -> None:
+        if sample == self.ask.rows - 1:
+            self.texts.append(Text(self, sample, self.prompt.place))
+            return
+        place = Place(self._shelves)
+        place.reach(room_for(len(self.ask.ids) + 1))
+        self.texts.append(Text(self, sample, place))
+        place.copy(self.prompt.place, len(self.ask.ids))
 
     def stops(self, made: Sequence[int]) -> bool:
         return bool(self.ask.stop) and has_stopped(self._decode, made, self.ask.stop)
 
     def outcome(self) -> Outcome | None:
-        if not self.texts or not all(text.ended for text in self.texts):
+        if len(self.texts) < self.ask.rows or not all(text.ended for text in self.texts):
             return None
         rows = [row_of(text.made, self.rules.ends) for text in self.texts]
         return generated(self.item, rows, lambda ask, row: read_behind(self._decode, ask.ids, row.ids))
 
     def places(self) -> list[Place]:
-        return [text.place for text in self.texts if not text.ended] if self.texts else [self.prompt.place]
+        return [self.prompt.place, *(text.place for text in self.texts)]
 
 
 class Scoring:
     """Likelihoods of continuations: the first token's from the prompt, the others' from branches behind it, several of
     which are read at once."""
 
-    def __init__(self, item: Work, cabinet: Cabinet) -> None:
-        self.item = item
+    def __init__(self, item: Work, needs: Needs, names: Sequence[bytes], shelves: Shelves) -> None:
+        self.item, self.needs = item, needs
         self._asked: ToScore = item.encoded.payload
-        ids = self._asked.prompt
-        self.prompt = Prompt(ids, Place(cabinet, len(ids) + 1), names_of(ids))
+        self.prompt = Prompt(self._asked.prompt, names, shelves)
         self._left = [each for each in dict.fromkeys(self._asked.continuations) if len(each) > 1]
         self._now: list[tuple[int, ...]] = []
         self._sums: dict[tuple[int, ...], float] = {}
 
     @staticmethod
-    def tokens(asked: ToScore) -> int:
-        """Most that it ever occupies."""
+    def needs_of(asked: ToScore) -> Needs:
+        """What it occupies."""
         widest = max([BRANCH_TOKENS, *map(len, asked.continuations)])
-        return capacity(len(asked.prompt) + min(widest, sum(map(len, asked.continuations))))
+        return Needs(1, room_for(len(asked.prompt) + min(widest, sum(map(len, asked.continuations)))).length)
 
     def begin(self, logits: torch.Tensor) -> None:
         logprobs = logits.float().log_softmax(-1)
@@ -152,7 +183,7 @@ class Scoring:
         self._now = list(_first_ones(self._left))
         start = len(self.prompt.ids)
         read = [each[:-1] for each in self._now]
-        self.prompt.place.reach(start + sum(map(len, read)))
+        self.prompt.place.reach(room_for(start + sum(map(len, read))))
         return Reading(
             self.prompt.place,
             [number for each in read for number in each],

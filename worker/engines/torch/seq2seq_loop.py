@@ -1,5 +1,6 @@
 """Encoder-decoder generation as a loop: items come in when rows are free and leave when they are written."""
 
+from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 
 from jobs.tasks.base import Outcome
-from worker.engines.base import Encoded, Key, OutOfMemory, Work
+from worker.engines.base import Encoded, Key, Work
 from worker.engines.loop import Starting
 from worker.engines.torch.answers import Decode, generated, has_stopped, not_a_number, row_of, seed_of
 from worker.engines.torch.beams import Search, Single
@@ -15,7 +16,7 @@ from worker.engines.torch.choosing import Strand, take
 from worker.engines.torch.generation import Ask, plan
 from worker.engines.torch.memory import errors_mapped
 from worker.engines.torch.rules import Rules
-from worker.engines.torch.strands import Bundle, Strands, bytes_of
+from worker.engines.torch.strands import Bundle, Strands, bytes_of, shape_of
 from worker.engines.torch.wiring import Wiring
 
 ROWS = 64
@@ -58,7 +59,7 @@ class Seq2SeqLoop:
         """`base` is the model's own GenerationConfig, `target_as` the setting that takes the token of a target
         language; `memory` bytes are for what the rows have read and written; `known` goes with the figures."""
         self._wiring, self._base, self._decode, self._target_as = wiring, base, decode, target_as
-        self._strands = Strands(wiring)
+        self._shape, self._strands = shape_of(wiring), Strands(wiring, memory)
         self._most_rows, self._most_tokens, self._memory = ROWS, source_tokens, memory
         self._shift = 0
         self._items: dict[Key, _Item] = {}
@@ -66,6 +67,12 @@ class Seq2SeqLoop:
         self._rules: dict[Hashable, tuple[Any, Rules]] = {}
         self._more, self._known = False, known or {}
         self._stats = {"tokens": 0, "padded_tokens": 0, "decode_rows": 0, "decode_slots": 0, "shared_tokens": 0}
+
+    def refusal(self, encoded: Encoded) -> str | None:
+        bytes_needed = self._bytes(encoded.payload)
+        if bytes_needed <= self._memory:
+            return None
+        return f"out of memory: {bytes_needed} bytes of keys and values where {self._memory} fit"
 
     def admit(self, waiting: Sequence[Work], starting: Starting) -> int:
         fitting = self._fitting(waiting)
@@ -83,12 +90,13 @@ class Seq2SeqLoop:
             logits = self._strands.step().float()
             strands = self._in_order()
             fine = take(logits, strands)
-        self._count(len(logits))
-        return [*self._broken(strands, fine), *self._finished(strands)]
+            self._count(len(logits))
+            return self._left(strands, fine)
 
     def running(self) -> list[Work]:
         return [item.work for item in self._items.values()]
 
+    @torch.inference_mode()
     def drop(self, keys: Collection[Key]) -> None:
         for key in keys:
             if key in self._items:
@@ -98,6 +106,7 @@ class Seq2SeqLoop:
                     self._by_writing.pop(id(strand.writing), None)
 
     def shrink(self) -> bool:
+        self._strands.trim()
         if self._rows == 1:
             return False
         self._shift += 1
@@ -126,8 +135,7 @@ class Seq2SeqLoop:
         return max(1, self._most_rows >> self._shift)
 
     def _fitting(self, waiting: Sequence[Work]) -> list[Work]:
-        """The first ones that there is room for; one at least where nothing else runs. Raises OutOfMemory for one
-        that does not fit alone."""
+        """The first ones that there is room for; one at least where nothing else runs."""
         rows = self._rows - sum(item.ask.rows for item in self._items.values())
         if self._items and rows < self._rows / REFILL:
             return []
@@ -137,16 +145,13 @@ class Seq2SeqLoop:
         for work in waiting:
             ask: Ask = work.encoded.payload
             rows, tokens, memory = rows - ask.rows, tokens - len(ask.ids), memory - self._bytes(ask)
-            alone = not self._items and not fitting
-            if alone and memory < 0:
-                raise OutOfMemory(f"{self._bytes(ask)} bytes for one item, of {self._memory}")
-            if not alone and min(rows, tokens, memory) < 0:
+            if (self._items or fitting) and min(rows, tokens, memory) < 0:
                 break
             fitting.append(work)
         return fitting
 
     def _bytes(self, ask: Ask) -> int:
-        return bytes_of(self._wiring, ask.rows, len(ask.ids), ask.most)
+        return bytes_of(self._shape, ask.rows, len(ask.ids), ask.most)
 
     def _start(self, works: Sequence[Work]) -> None:
         items = [self._item(work) for work in works]
@@ -168,7 +173,7 @@ class Seq2SeqLoop:
         else:
             written = [Single(start=start, most=ask.most, ends=rules.ends, sample=at) for at in range(ask.rows)]
         strands = [Strand(each, rules, seed_of(work), work.seq) for each in written]
-        return _Item(work, Bundle(written), strands, self._bytes(ask))
+        return _Item(work, self._strands.bundle(written), strands, self._bytes(ask))
 
     def _rules_of(self, ask: Ask) -> tuple[Any, Rules]:
         alike = ask.alike()
@@ -195,22 +200,24 @@ class Seq2SeqLoop:
             self._stats["decode_rows"] += rows
             self._stats["decode_slots"] += max(rows, self._rows)
 
-    def _broken(self, strands: Sequence[Strand], fine: Sequence[bool]) -> list[tuple[Key, Outcome]]:
-        broken = [strand for strand, sound in zip(strands, fine, strict=True) if not sound]
-        works = {item.work.key: item.work for item, _ in (self._by_writing[id(each.writing)] for each in broken)}
-        self.drop(list(works))
-        return [(key, not_a_number(work)) for key, work in works.items()]
-
-    def _finished(self, strands: Sequence[Strand]) -> list[tuple[Key, Outcome]]:
-        found = []
-        for strand in strands:
-            item, at = self._by_writing.get(id(strand.writing), (None, 0))
-            if item is not None and self._is_done(item.ask, strand.writing):
-                del self._by_writing[id(strand.writing)]
-                self._strands.end(item.bundle, at)
-                if not any(item.bundle.live):
-                    del self._items[item.work.key]
-                    found.append((item.work.key, self._outcome(item)))
+    def _left(self, strands: Sequence[Strand], fine: Sequence[bool]) -> list[tuple[Key, Outcome]]:
+        """The outcomes of items that have ended, which leave, as single strands do. They leave when all outcomes are
+        made: if one could not be made, all are tried again."""
+        owners = [self._by_writing[id(strand.writing)] for strand in strands]
+        broken = {item.work.key: item for (item, _), sound in zip(owners, fine, strict=True) if not sound}
+        ended = [
+            (item, at, strand)
+            for (item, at), strand in zip(owners, strands, strict=True)
+            if item.work.key not in broken and self._is_done(item.ask, strand.writing)
+        ]
+        going = Counter(item.work.key for item, _, _ in ended)
+        whole = {item.work.key: item for item, _, _ in ended if sum(item.bundle.live) == going[item.work.key]}
+        found: list[tuple[Key, Outcome]] = [(key, not_a_number(item.work)) for key, item in broken.items()]
+        found += [(key, self._outcome(item)) for key, item in whole.items()]
+        for item, at, strand in ended:
+            self._strands.end(item.bundle, at)
+            del self._by_writing[id(strand.writing)]
+        self.drop([key for key, _ in found])
         return found
 
     def _is_done(self, ask: Ask, writing: Search | Single) -> bool:

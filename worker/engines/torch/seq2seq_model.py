@@ -16,13 +16,15 @@ from worker.engines.torch.rules import supported
 from worker.engines.torch.seq2seq import Seq2SeqCodec
 from worker.engines.torch.seq2seq_loop import ROWS, Seq2SeqLoop
 from worker.engines.torch.seq2seq_proof import prove
-from worker.engines.torch.strands import SOURCE_TOKENS, bytes_of
+from worker.engines.torch.strands import SOURCE_TOKENS, bytes_of, shape_of
 from worker.engines.torch.wiring import Unfit, Wiring
 
 log = logging.getLogger("textmill.worker")
 
 SPARE = 2
-"""Stacks of keys and values double when they are full: so many times what lies in them may be taken."""
+"""Keys and values take one in so many of the bytes that weights leave: a growing shelf is there twice for a while."""
+MOST_ROWS, WRITTEN = 128, 512
+"""Rows of the largest item, and tokens that they write: there are never more keys and values than they need."""
 LOGITS = 3
 """Copies of the logits of a pass that may exist at a time."""
 
@@ -53,10 +55,11 @@ def _loop(model: Any, codec: Seq2SeqCodec, room: Room, weights: int, *, exact: b
     if reason := supported(own):
         raise Unfit(f"its configuration has {reason}")
     words = model.get_output_embeddings().out_features
-    memory = (room.memory_bytes - weights - LOGITS * ROWS * words * 4) // SPARE
+    free = (room.memory_bytes - weights - LOGITS * ROWS * words * 4) // SPARE
     wiring = Wiring(model)
+    memory = min(free, bytes_of(shape_of(wiring), MOST_ROWS, codec.limit, WRITTEN))
     try:
-        if memory < bytes_of(wiring, 1, codec.limit, 1):
+        if memory < bytes_of(shape_of(wiring), 1, codec.limit, 1):
             raise Unfit(f"{room.memory_bytes} bytes leave no room for rows beside the weights")
         same = prove(wiring, words=words, limit=codec.limit, pad=codec.pad)
     except BaseException:
@@ -69,5 +72,5 @@ def _loop(model: Any, codec: Seq2SeqCodec, room: Room, weights: int, *, exact: b
         target_as=codec.target_as,
         source_tokens=max(SOURCE_TOKENS, room.max_batch_tokens),
         memory=memory,
-        known={"memory_bytes": weights, "mode": "exact" if exact and same else "close"},
+        known={"memory_bytes": weights, "cache_bytes": memory, "mode": "exact" if exact and same else "close"},
     )

@@ -8,7 +8,7 @@ import torch
 from jobs.errors import DeviceLost
 from worker.engines.base import OutOfMemory
 from worker.engines.torch.memory import errors_mapped
-from worker.engines.torch.strands import Bundle, Strands
+from worker.engines.torch.strands import Strands
 from worker.engines.torch.wiring import Unfit, Wiring
 
 TOLERANCE = 1e-4
@@ -16,6 +16,8 @@ TOLERANCE = 1e-4
 SOURCES = (5, 37, 1, 18, 70)
 """Source tokens of each item of the proof, where the model takes as many; each is started a step after the last."""
 TARGETS = (9, 20, 4, 17, 6)
+PROOF_BYTES = 2**26
+"""What these may take beyond what they need."""
 TWINS = 3
 """Which of them is written by two beams that change places at every step."""
 
@@ -79,11 +81,11 @@ def _drawn(words: int, limit: int, pad: int, *, seed: int) -> tuple[list[list[in
 
 def _written(wiring: Wiring, sources: list[list[int]], targets: list[list[int]]) -> list[torch.Tensor]:
     """Logits [tokens, words] of each item, all of them written together."""
-    strands = Strands(wiring)
+    strands = Strands(wiring, PROOF_BYTES)
     hidden = strands.read(sources)
     _asked(wiring, wiring.source_layers)
     items = [_Dictated(target, 1 + (at == TWINS)) for at, target in enumerate(targets)]
-    bundles = [Bundle([item]) for item in items]
+    bundles = [strands.bundle([item]) for item in items]
     waiting = list(zip(bundles, hidden, strict=True))
     of = dict(zip(map(id, items), bundles, strict=True))
     while waiting or strands.strands():

@@ -1,143 +1,203 @@
-"""Keys and values of many sequences, kept in stacks of equal width that one product reads without copying."""
+"""Keys and values of many sequences, on shelves: sequences of one length side by side, so that one call attends for all
+of them without copying."""
 
-from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 
-STEP, STEPS = 16, 4
-"""Widths: multiples of 16 up to 64; beyond, four of them between each power of two and the next."""
+from worker.engines.torch.prefixes import Piece
+
+PARTS = 4
+"""Lengths of shelves between a power of two and the next; short ones are a step apart."""
 FIRST_ROOM = 4
-"""Sequences for which a new stack has room; doubled when it is full."""
+"""Sequences for which a new shelf has room, where memory allows it; doubled when it is full."""
 
 
-def width_of(columns: int) -> int:
-    """The width of the stack for that many columns, which depends on nothing else: neither do a sequence's results."""
-    step = max(STEP, (1 << (max(columns, 1) - 1).bit_length()) // (2 * STEPS))
-    return -(-max(columns, 1) // step) * step
+class Shape(NamedTuple):
+    """What one token takes: [layers, heads, width] of keys, and the width of values."""
+
+    layers: int
+    heads: int
+    keys: int
+    values: int
+    dtype: torch.dtype
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def bytes(self) -> int:
+        return self.layers * self.heads * (self.keys + self.values) * self.dtype.itemsize
 
 
 class Kind(NamedTuple):
-    """Sequences that may lie in one stack."""
+    """Sequences that may lie on one shelf."""
 
-    rows: int
-    """Queries of each sequence."""
-    width: int
-    """Columns of each: `rows` for every step that fits, where the queries write keys too."""
+    queries: int
+    """Queries of each for which the shelf keeps what they may look at; 0: others know that."""
+    length: int
+    """Tokens of each."""
+    sort: str = ""
+    """Sequences of different sorts are kept apart."""
 
 
-class Place:
-    """Where a sequence lies: it moves when it outgrows its stack or when another one leaves."""
-
-    __slots__ = ("at", "owner", "shelf")
-
-    def __init__(self, owner: object) -> None:
-        self.owner, self.at = owner, 0
-        self.shelf: Shelf | None = None
+def length_for(tokens: int, *, step: int) -> int:
+    """The length of a shelf for a sequence of so many tokens: of its own length only, and so its results are."""
+    apart = max(step, (1 << max(1, tokens).bit_length() - 1) // PARTS)
+    return -(-max(1, tokens) // apart) * apart
 
 
 class Shelf:
-    """One stack. The first `len(places)` entries are in use, in the order of `places`."""
+    """Room for sequences of one kind, without gaps: the last one takes the place of one that leaves."""
 
-    def __init__(self, kind: Kind, *, layers: int, heads: int, size: int, like: torch.Tensor) -> None:
-        self.kind, self.places, self._shape = kind, list[Place](), (layers, heads, size)
-        self.keys = like.new_zeros(layers, 0, heads, kind.width, size)
-        self.values = like.new_zeros(layers, 0, heads, kind.width, size)
-        self.mask = like.new_zeros(0, kind.rows, kind.width)
-        """0 where a query may look, else minus infinity."""
+    def __init__(self, shape: Shape, kind: Kind) -> None:
+        self.kind, self.length, self._shape = kind, kind.length, shape
+        self.places: list[Place] = []
+        self.keys, self.values, self.mask = self._tensors(0)
 
-    def put(self, place: Place) -> None:
-        """An empty entry for this one: zeros (what was left there must not be a NaN), nothing to look at."""
-        if len(self.places) == self.mask.shape[0]:
-            self._grow()
-        place.shelf, place.at = self, len(self.places)
+    @property
+    def room(self) -> int:
+        return len(self.mask)
+
+    @property
+    def bytes(self) -> int:
+        return sum(each.numel() * each.element_size() for each in (self.keys, self.values, self.mask))
+
+    def resize(self, room: int) -> None:
+        """Have room for so many. Where memory is short, nothing has changed."""
+        keys, values, mask = self._tensors(room)
+        used = len(self.places)
+        keys[:, :used], values[:, :used], mask[:used] = self.keys[:, :used], self.values[:, :used], self.mask[:used]
+        self.keys, self.values, self.mask = keys, values, mask
+
+    def add(self, place: "Place") -> int:
+        """Its number, where there was room; all zeros, since a NaN that was left there would outlive a share of zero,
+        and nothing to look at."""
+        slot = len(self.places)
+        self.keys[:, slot], self.values[:, slot], self.mask[slot] = 0, 0, -torch.inf
         self.places.append(place)
-        self.keys[:, place.at] = 0
-        self.values[:, place.at] = 0
-        self.mask[place.at] = -torch.inf
+        return slot
 
-    def remove(self, place: Place) -> None:
-        """Its entry goes to the last one."""
-        last = self.places.pop()
-        if last is not place:
-            for tensor in (self.keys, self.values):
-                tensor[:, place.at] = tensor[:, last.at]
-            self.mask[place.at] = self.mask[last.at]
-            last.at = place.at
-            self.places[last.at] = last
+    def take_over(self, slot: int, other: "Shelf", its: int) -> None:
+        """What a shorter shelf holds in its place, into one of this shelf's."""
+        self.keys[:, slot, :, : other.length] = other.keys[:, its]
+        self.values[:, slot, :, : other.length] = other.values[:, its]
+        self.mask[slot, :, : other.length] = other.mask[its]
 
-    def move(self, place: Place, to: "Shelf") -> None:
-        """With all it holds, to a wider stack."""
-        at, width = place.at, self.kind.width
-        keys, values, mask = self.keys[:, at], self.values[:, at], self.mask[at]
-        to.put(place)
-        to.keys[:, place.at, :, :width] = keys
-        to.values[:, place.at, :, :width] = values
-        to.mask[place.at, :, :width] = mask
-        moved, place.at, place.shelf = place.at, at, self
-        self.remove(place)
-        place.at, place.shelf = moved, to
+    def remove(self, slot: int) -> None:
+        last = self.places[-1]
+        if last.slot != slot:
+            self.keys[:, slot], self.values[:, slot] = self.keys[:, last.slot], self.values[:, last.slot]
+            self.mask[slot] = self.mask[last.slot]
+            self.places[slot], last.slot = last, slot
+        self.places.pop()
 
-    def _grow(self) -> None:
-        room = max(FIRST_ROOM, 2 * self.mask.shape[0])
-        layers, heads, size = self._shape
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            new = old.new_zeros(layers, room, heads, self.kind.width, size)
-            new[:, : old.shape[1]] = old
-            setattr(self, name, new)
-        mask = self.mask.new_full((room, *self.mask.shape[1:]), -torch.inf)
-        mask[: len(self.mask)] = self.mask
-        self.mask = mask
+    def _tensors(self, room: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        layers, heads, keys, values, dtype, device = self._shape
+        return (
+            torch.empty(layers, room, heads, self.length, keys, dtype=dtype, device=device),
+            torch.empty(layers, room, heads, self.length, values, dtype=dtype, device=device),
+            torch.empty(room, self.kind.queries, self.length, dtype=dtype, device=device),
+        )
+
+
+class Place:
+    """Where one sequence lies: nowhere at first. It moves when it outgrows its shelf, and when another one leaves."""
+
+    __slots__ = ("_shelf", "_shelves", "owner", "slot")
+
+    def __init__(self, shelves: "Shelves", owner: object = None) -> None:
+        self._shelves, self.owner = shelves, owner
+        self._shelf: Shelf | None = None
+        self.slot = 0
+
+    @property
+    def shelf(self) -> Shelf:
+        assert self._shelf is not None, "nothing was put there"
+        return self._shelf
+
+    @property
+    def order(self) -> tuple[Kind, int]:
+        """Those in this order lie side by side."""
+        return self.shelf.kind, self.slot
+
+    def reach(self, kind: Kind) -> bool:
+        """Lie on a shelf of this kind, or stay on one that is as long; whether it moved. Where memory is short, it lies
+        where it lay."""
+        old = self._shelf
+        if old is not None and kind.length <= old.length:
+            return False
+        new = self._shelves.with_room(kind)  # before anything is changed: it may raise
+        slot = new.add(self)
+        if old is not None:
+            new.take_over(slot, old, self.slot)
+            old.remove(self.slot)
+        self._shelf, self.slot = new, slot
+        self._shelves.stay_within()
+        return True
+
+    def leave(self) -> None:
+        """Lie nowhere any longer."""
+        if self._shelf is not None:
+            self._shelf.remove(self.slot)
+            self._shelf = None
+
+    def copy(self, other: "Place", tokens: int) -> None:
+        """Take over the first tokens of another sequence."""
+        self.put(0, other.piece(0, tokens))
+
+    def piece(self, start: int, end: int) -> Piece:
+        """A view of these tokens."""
+        return Piece(self.shelf.keys[:, self.slot, :, start:end], self.shelf.values[:, self.slot, :, start:end])
+
+    def put(self, start: int, piece: Piece) -> None:
+        end = start + piece.keys.shape[2]
+        self.shelf.keys[:, self.slot, :, start:end] = piece.keys
+        self.shelf.values[:, self.slot, :, start:end] = piece.values
 
 
 class Shelves:
-    """All stacks of one sort: of what was written so far, or of the sources."""
+    """All shelves of a model: as many as its sequences need, and more only within `most_bytes`."""
 
-    def __init__(self, *, layers: int, heads: int, size: int, like: torch.Tensor) -> None:
-        self._made = {"layers": layers, "heads": heads, "size": size}
-        self._like = like
+    def __init__(self, shape: Shape, most_bytes: int) -> None:
+        self.shape, self._most = shape, most_bytes
         self._by_kind: dict[Kind, Shelf] = {}
 
-    def __iter__(self) -> Iterator[Shelf]:
-        """Those in use, in an order of their own."""
-        return (self._by_kind[kind] for kind in sorted(self._by_kind))
+    def in_use(self, sort: str = "") -> list[Shelf]:
+        """Those of a sort that hold anything, in an order of their own."""
+        kinds = sorted(kind for kind, shelf in self._by_kind.items() if kind.sort == sort and shelf.places)
+        return [self._by_kind[kind] for kind in kinds]
 
-    def put(self, place: Place, kind: Kind) -> Shelf:
-        shelf = self._shelf(kind)
-        shelf.put(place)
+    def with_room(self, kind: Kind) -> Shelf:
+        """The shelf of that kind, with room for one more."""
+        shelf = self._by_kind.get(kind) or Shelf(self.shape, kind)
+        if len(shelf.places) == shelf.room:
+            shelf.resize(self._enough(shelf))
+        self._by_kind[kind] = shelf  # only now: one that memory was too short for is not kept
         return shelf
 
-    def widen(self, place: Place, columns: int) -> bool:
-        """Room for so many columns; whether the sequence had to move."""
-        old = _shelf_of(place)
-        if columns <= old.kind.width:
-            return False
-        old.move(place, self._shelf(Kind(old.kind.rows, old.kind.rows * width_of(columns // old.kind.rows))))
-        self._forget(old)
-        return True
+    def stay_within(self) -> None:
+        """Give back what a sequence has left behind, where it is too much."""
+        if self.bytes() > self._most:
+            self.trim()
 
-    @torch.inference_mode()
-    def remove(self, places: Iterable[Place]) -> None:
-        for place in places:
-            if place.shelf is not None:
-                place.shelf.remove(place)
-                self._forget(place.shelf)
-                place.shelf = None
+    def trim(self) -> None:
+        """Give back the memory that no sequence needs."""
+        self._by_kind = {kind: shelf for kind, shelf in self._by_kind.items() if shelf.places}
+        for shelf in self._by_kind.values():
+            if len(shelf.places) < shelf.room:
+                shelf.resize(len(shelf.places))
+
+    def bytes(self) -> int:
+        return sum(shelf.bytes for shelf in self._by_kind.values())
 
     def clear(self) -> None:
         self._by_kind.clear()
 
-    def _shelf(self, kind: Kind) -> Shelf:
-        if kind not in self._by_kind:
-            self._by_kind[kind] = Shelf(kind, like=self._like, **self._made)
-        return self._by_kind[kind]
-
-    def _forget(self, shelf: Shelf) -> None:
-        if not shelf.places:
-            del self._by_kind[shelf.kind]
-
-
-def _shelf_of(place: Place) -> Shelf:
-    assert place.shelf is not None, "nothing was put there"
-    return place.shelf
+    def _enough(self, shelf: Shelf) -> int:
+        """Twice the room of a full shelf; where that would be more than all may take, and still is when the others have
+        given back what they can spare, as much as remains, but room for one more."""
+        used = len(shelf.places)
+        each = self.shape.bytes * shelf.length + shelf.kind.queries * shelf.length * self.shape.dtype.itemsize
+        wanted = max(FIRST_ROOM, 2 * used)
+        if self.bytes() + (wanted - used) * each > self._most:
+            self.trim()
+        return min(wanted, used + max(1, (self._most - self.bytes()) // each))

@@ -9,10 +9,10 @@ import torch
 
 from jobs.errors import DeviceLost
 from worker.engines.base import OutOfMemory
-from worker.engines.torch.kv import Cabinet, Place, Shape
 from worker.engines.torch.memory import errors_mapped
-from worker.engines.torch.passes import Packed, Reading, packed
+from worker.engines.torch.passes import Packed, Reading, packed, room_for
 from worker.engines.torch.prefixes import spans
+from worker.engines.torch.shelves import Place, Shape, Shelves
 from worker.engines.torch.stepping import stepping
 
 TOLERANCE = {torch.float32: 1e-4}
@@ -20,6 +20,8 @@ OTHERWISE = 3e-2
 """Largest difference from the plain model's logits, for logits of about 1; in other precisions."""
 ROWS = ((37, 3), (3, 2), (80, 3), (1, 4), (18, 2))
 """What rows of the proof read: so many tokens at once, so many one by one."""
+PROOF_BYTES = 2**26
+"""What their keys and values may take beyond what they need."""
 DRIFTING = ("dynamic", "longrope")
 """Kinds of rotary positions that change with the longest row of a pass."""
 NEEDED = ("position_ids", "logits_to_keep", "use_cache")
@@ -105,8 +107,10 @@ def _explained() -> Iterator[None]:
 
 def _read(stepped: Stepped, texts: Sequence[tuple[list[int], list[int]]]) -> list[torch.Tensor]:
     """Logits of the last token that each row reads at once, and of those it reads one by one."""
-    cabinet = Cabinet(stepped.shape)
-    places = [Place(cabinet, len(many) + len(singles)) for many, singles in texts]
+    shelves = Shelves(stepped.shape, PROOF_BYTES)
+    places = [Place(shelves) for _ in texts]
+    for place, (many, singles) in zip(places, texts, strict=True):
+        place.reach(room_for(len(many) + len(singles)))
     chunks = [
         Reading(place, many[start:end], start, [end - start - 1] if end == len(many) else [])
         for place, (many, _) in zip(places, texts, strict=True)

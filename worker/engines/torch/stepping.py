@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from worker.engines.torch.kv import Place, Shelf
+from worker.engines.torch.shelves import Place, Shelf
 
 NAME = "textmill_stepping"
 """What the attention is registered as."""
@@ -148,7 +148,7 @@ def _write(this: Pass, layer: int, keys: torch.Tensor, values: torch.Tensor) -> 
 
 def _together(group: Group, layer: int, rows: torch.Tensor, out: torch.Tensor, call: Call) -> None:
     shelf, first, slots, count, mask = group
-    many = len(shelf.rows)
+    many = len(shelf.places)
     _, heads, sharing, width = rows.shape
     given = rows.new_zeros(many, heads, -(-sharing // ALIGNED) * ALIGNED, width)
     given[slots, :, :sharing] = rows[first : first + count]

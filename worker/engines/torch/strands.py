@@ -1,7 +1,7 @@
 """The rows of an encoder-decoder model that are being written: all of them in one call, each at its own position.
 
-What a row has written so far and the source it reads lie in stacks (`shelves`). An item's beams share both: what they
-wrote lies there once, and a mask says which of it each beam descends from.
+What a row has written so far and the source it reads lie on shelves. An item's beams share both: what they wrote lies
+there once, and a mask says which of it each beam descends from.
 """
 
 from collections.abc import Sequence
@@ -10,18 +10,25 @@ from typing import NamedTuple, Protocol
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from worker.engines.torch.shelves import Kind, Place, Shelf, Shelves, width_of
+from worker.engines.torch.shelves import Kind, Place, Shape, Shelf, Shelves, length_for
 from worker.engines.torch.wiring import RelativeBias, Seat, Wiring
 
 SOURCE_TOKENS = 1024
 """Source tokens that are read in one call, where there is more than one source."""
+STEP = 16
+"""Shelves are made for multiples of so many tokens."""
+SOURCE, WRITTEN = "source", "written"
+"""What lies on a shelf."""
 
 
-def bytes_of(wiring: Wiring, rows: int, source: int, written: int) -> int:
+def shape_of(wiring: Wiring) -> Shape:
+    """What one token of a source, or one that was written, takes."""
+    return Shape(wiring.layers, wiring.heads, wiring.size, wiring.size, wiring.dtype, wiring.device)
+
+
+def bytes_of(shape: Shape, rows: int, source: int, written: int) -> int:
     """Memory of an item with `rows` beams or samples, once it has written as many tokens as it may."""
-    columns = width_of(source) + rows * width_of(written)
-    width: int = wiring.layers * wiring.heads * wiring.size * wiring.dtype.itemsize
-    return 2 * columns * width
+    return shape.bytes * (length_for(source, step=STEP) + rows * length_for(written, step=STEP))
 
 
 class Strand(Protocol):
@@ -38,22 +45,24 @@ class Strand(Protocol):
 class Bundle:
     """One item: its source, and the strands that are written from it."""
 
-    def __init__(self, strands: Sequence[Strand]) -> None:
+    def __init__(self, strands: Sequence[Strand], shelves: Shelves) -> None:
         self.rows = sum(len(strand.tokens) for strand in strands)
-        self.source = Place(self)
-        self.places = [Place(strand) for strand in strands]
+        self.source = Place(shelves, self)
+        self.places = [Place(shelves, strand) for strand in strands]
         self.live = [True] * len(strands)
 
 
 class Strands:
     """All items that a model is writing."""
 
-    def __init__(self, wiring: Wiring) -> None:
+    def __init__(self, wiring: Wiring, most_bytes: int) -> None:
         self._wiring = wiring
-        nothing = torch.empty(0, dtype=wiring.dtype, device=wiring.device)
-        shape = {"layers": wiring.layers, "heads": wiring.heads, "size": wiring.size}
-        self._written, self._sources = Shelves(**shape, like=nothing), Shelves(**shape, like=nothing)
+        self._shelves = Shelves(shape_of(wiring), most_bytes)
         self._layout: _Layout | None = None
+
+    def bundle(self, strands: Sequence[Strand]) -> Bundle:
+        """An item that may be added: nothing of it is kept before."""
+        return Bundle(strands, self._shelves)
 
     def read(self, sources: Sequence[list[int]]) -> list[torch.Tensor]:
         """The hidden states [tokens, width] of each source, several of them in one call."""
@@ -67,25 +76,24 @@ class Strands:
     def add(self, bundle: Bundle, hidden: torch.Tensor) -> None:
         """Begin to write from a source."""
         tokens = len(hidden)
-        shelf = self._sources.put(bundle.source, Kind(bundle.rows, width_of(tokens)))
-        at = bundle.source.at
+        bundle.source.reach(Kind(bundle.rows, length_for(tokens, step=STEP), SOURCE))
+        shelf, at = bundle.source.shelf, bundle.source.slot
         for layer in range(self._wiring.layers):
             keys, values = self._wiring.cross(layer, hidden)
             shelf.keys[layer, at, :, :tokens] = keys.transpose(0, 1)
             shelf.values[layer, at, :, :tokens] = values.transpose(0, 1)
         shelf.mask[at, :, :tokens] = 0
         for place in bundle.places:
-            rows = len(_strand(place).tokens)
-            self._written.put(place, Kind(rows, rows * width_of(1)))
+            place.reach(_written(len(_strand(place).tokens), 1))
         self._layout = None
 
     def end(self, bundle: Bundle, strand: int) -> None:
         """One strand of an item is written; with the last one the item leaves."""
         bundle.live[strand] = False
-        self._written.remove([bundle.places[strand]])
-        if not any(bundle.live):
-            self._sources.remove([bundle.source])
         self._layout = None
+        bundle.places[strand].leave()
+        if not any(bundle.live):
+            bundle.source.leave()
 
     def drop(self, bundle: Bundle) -> None:
         for at, live in enumerate(bundle.live):
@@ -94,23 +102,36 @@ class Strands:
 
     def strands(self) -> list[Strand]:
         """All strands, in the order in which `step` answers."""
-        return [_strand(place) for shelf in self._written for place in shelf.places]
+        return [_strand(place) for shelf in self._shelves.in_use(WRITTEN) for place in shelf.places]
 
     def step(self) -> torch.Tensor:
         """Logits [rows, words] of what comes next, for the rows of each strand of `strands`."""
-        for place in [place for shelf in self._written for place in shelf.places]:
+        for place in [place for shelf in self._shelves.in_use(WRITTEN) for place in shelf.places]:
             strand = _strand(place)
-            if self._written.widen(place, (strand.written + 1) * len(strand.tokens)):
+            rows = len(strand.tokens)
+            if (strand.written + 1) * rows > place.shelf.length:
                 self._layout = None
-        self._layout = self._layout or _Layout(self._wiring, list(self._written), list(self._sources))
+                place.reach(_written(rows, strand.written + 1))
+        self._layout = self._layout or _Layout(
+            self._wiring, self._shelves.in_use(WRITTEN), self._shelves.in_use(SOURCE)
+        )
         strands = self.strands()
         ids = torch.tensor([token for strand in strands for token in strand.tokens], device=self._wiring.device)
         return self._wiring.decode(ids, _RowDesk(self._wiring, self._layout))
 
-    def close(self) -> None:
-        self._written.clear()
-        self._sources.clear()
+    def trim(self) -> None:
+        """Give back the memory that nothing needs."""
         self._layout = None
+        self._shelves.trim()
+
+    def close(self) -> None:
+        self._layout = None
+        self._shelves.clear()
+
+
+def _written(rows: int, steps: int) -> Kind:
+    """Where a strand lies that has so many rows, each of which writes a token at every step."""
+    return Kind(rows, rows * length_for(steps, step=STEP), WRITTEN)
 
 
 class _SourceDesk:
@@ -140,15 +161,15 @@ def _square(bias: RelativeBias | None, length: int) -> torch.Tensor | None:
 
 
 class _Layout:
-    """Who lies where: the same from step to step, until somebody comes, leaves or outgrows a stack."""
+    """Who lies where: the same from step to step, until somebody comes, leaves or outgrows a shelf."""
 
     def __init__(self, wiring: Wiring, written: list[Shelf], sources: list[Shelf]) -> None:
-        self.rows = sum(len(shelf.places) * shelf.kind.rows for shelf in written)
+        self.rows = sum(len(shelf.places) * shelf.kind.queries for shelf in written)
         self.written, first_of, first = list[Shelf](), dict[int, int](), 0
         for shelf in written:
             for place in shelf.places:
                 first_of[id(place)] = first
-                first += shelf.kind.rows
+                first += shelf.kind.queries
             self.written.append(shelf)
         self.sources = [self._source(shelf, first_of, wiring) for shelf in sources]
 
@@ -164,14 +185,14 @@ class _Layout:
                 first = first_of[id(own)] if live else 0
                 asking += range(first, first + count) if live else [0] * count
                 answered += range(first, first + count) if live else [self.rows] * count
-        places, (rows, width) = len(shelf.places), shelf.kind
+        places, rows, width = len(shelf.places), shelf.kind.queries, shelf.length
         mask = shelf.mask[:places, None].expand(places, wiring.heads, rows, width).reshape(-1, rows, width)
         asks, answers = (torch.tensor(each, device=wiring.device) for each in (asking, answered))
         return _Source(shelf, places, asks, answers, mask)
 
 
 class _Source(NamedTuple):
-    """One stack of sources, whose rows are answered in one product."""
+    """One shelf of sources, whose rows are answered in one product."""
 
     shelf: Shelf
     places: int
@@ -209,11 +230,11 @@ class _RowDesk:
 
 
 class _Own:
-    """One stack of what was written, for one step."""
+    """One shelf of what was written, for one step."""
 
     def __init__(self, shelf: Shelf, wiring: Wiring) -> None:
         self._shelf, self._places = shelf, len(shelf.places)
-        rows, width = self._shelf.kind
+        rows, width = self._shelf.kind.queries, self._shelf.length
         device = wiring.device
         strands = [_strand(place) for place in self._shelf.places]
         written = torch.tensor([strand.written for strand in strands], device=device)
@@ -238,14 +259,14 @@ class _Own:
         """The mask [places, rows, width] after each row has taken over what its parent descends from."""
         mask = self._shelf.mask[: self._places]
         if any(each is not None for each in parents):
-            own = list(range(self._shelf.kind.rows))
+            own = list(range(self._shelf.kind.queries))
             index = torch.tensor([own if each is None else each for each in parents], device=mask.device)
             mask.copy_(mask.gather(1, index[..., None].expand_as(mask)))
         return mask
 
     def _biased(self, mask: torch.Tensor, written: torch.Tensor, wiring: Wiring) -> torch.Tensor:
         """The mask for each head, [places x heads, rows, width], with the bias by distance where the model has one."""
-        rows, width = self._shelf.kind
+        rows, width = self._shelf.kind.queries, self._shelf.length
         shape = (self._places, wiring.heads, rows, width)
         if wiring.target_bias is None:
             return mask[:, None].expand(shape).reshape(-1, rows, width)
@@ -269,7 +290,7 @@ def _answers(
 ) -> torch.Tensor:
     """Attention of queries [places x rows, heads, size] over keys and values [places, heads, width, size].
 
-    Two stacked products, in which a sequence's numbers are the same in every stack; SDPA's are not, for single rows
+    Two stacked products, in which a sequence's numbers are the same on every shelf; SDPA's are not, for single rows
     (torch 2.13).
     """
     places, heads, width, size = keys.shape

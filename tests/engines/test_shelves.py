@@ -3,10 +3,12 @@
 import random
 from itertools import pairwise
 
+import pytest
 import torch
 
-from worker.engines.torch.kv import Cabinet, Place, Shape, capacity
+from worker.engines.torch.passes import room_for
 from worker.engines.torch.prefixes import Piece, Prefixes, names_of, spans
+from worker.engines.torch.shelves import Kind, Place, Shape, Shelf, Shelves
 
 SHAPE = Shape(layers=2, heads=2, keys=4, values=3, dtype=torch.float32)
 
@@ -20,17 +22,24 @@ def holds(place: Place, value: float, tokens: int) -> bool:
     return bool((keys == value).all() and (values == -value).all())
 
 
+def placed(shelves: Shelves, tokens: int, owner: object = None) -> Place:
+    place = Place(shelves, owner)
+    place.reach(room_for(tokens))
+    return place
+
+
 def test_shelves_are_never_much_longer_than_their_rows() -> None:
-    lengths = [capacity(tokens) for tokens in range(1, 10_000)]
+    lengths = [room_for(tokens).length for tokens in range(1, 10_000)]
 
     assert all(low <= high for low, high in pairwise(lengths))
     assert all(tokens <= length <= max(tokens + 63, 1.34 * tokens) for tokens, length in enumerate(lengths, 1))
     assert len(set(lengths)) < 40
 
 
-def test_rows_keep_what_they_read_while_others_come_move_and_leave() -> None:
+@pytest.mark.parametrize("most_tokens", [0, 2000, 10**6])
+def test_rows_keep_what_they_read_while_others_come_move_and_leave(most_tokens: int) -> None:
     chance = random.Random(1)
-    cabinet = Cabinet(SHAPE)
+    shelves = Shelves(SHAPE, most_tokens * SHAPE.bytes)
     rows: dict[int, tuple[Place, int]] = {}
 
     for at in range(300):
@@ -41,22 +50,42 @@ def test_rows_keep_what_they_read_while_others_come_move_and_leave() -> None:
             key = chance.choice(list(rows))
             place, tokens = rows[key]
             longer = tokens + chance.randrange(60)
-            place.reach(longer)
+            place.reach(room_for(longer))
             assert holds(place, key, tokens)
             place.put(0, piece_of(key, longer))
             rows[key] = place, longer
         else:
-            place = Place(cabinet, tokens := chance.randrange(1, 150))
+            place = placed(shelves, tokens := chance.randrange(1, 150))
             place.put(0, piece_of(at, tokens))
             rows[at] = place, tokens
 
         assert all(holds(place, key, tokens) for key, (place, tokens) in rows.items())
-        assert all(shelf.rows[each.slot] is each for shelf in cabinet.shelves() for each in shelf.rows)
+        assert all(shelf.places[each.slot] is each for shelf in shelves.in_use() for each in shelf.places)
+
+
+def test_shelves_take_no_more_than_they_may_and_a_mask_moves_along() -> None:
+    chance = random.Random(2)
+    most = 40 * 256 * SHAPE.bytes
+    shelves = Shelves(SHAPE, most)
+    rows: list[tuple[Place, int]] = []
+
+    for at in range(400):
+        if len(rows) == 20:
+            rows.pop(chance.randrange(20))[0].leave()
+        rows.append((Place(shelves), queries := chance.choice([0, 1, 3])))
+        rows[-1][0].reach(Kind(queries, 64))
+        rows[-1][0].shelf.mask[rows[-1][0].slot, :, at % 64] = 0
+        place, queries = chance.choice(rows)
+        before = place.shelf.mask[place.slot].isfinite().sum(1).tolist()
+        place.reach(Kind(queries, chance.choice([64, 128, 192, 256])))
+
+        assert before == [1] * queries == place.shelf.mask[place.slot].isfinite().sum(1).tolist()
+        assert shelves.bytes() <= most
 
 
 def test_a_copy_is_a_row_of_its_own() -> None:
-    cabinet = Cabinet(SHAPE)
-    first, second = Place(cabinet, 10), Place(cabinet, 100)
+    shelves = Shelves(SHAPE, 10**6)
+    first, second = placed(shelves, 10), placed(shelves, 100)
     first.put(0, piece_of(7, 10))
 
     second.copy(first, 10)
@@ -65,27 +94,49 @@ def test_a_copy_is_a_row_of_its_own() -> None:
     assert holds(second, 7, 10)
 
 
-def test_a_wiped_place_leaves_nothing_to_the_next() -> None:
-    cabinet = Cabinet(SHAPE)
-    place = Place(cabinet, 10)
+def test_a_place_leaves_nothing_to_the_next() -> None:
+    shelves = Shelves(SHAPE, 10**6)
+    place = placed(shelves, 10)
     place.put(0, piece_of(float("nan"), 10))
 
-    place.wipe()
+    place.leave()
     place.leave()
 
-    assert holds(Place(cabinet, 10), 0, 64)
+    assert holds(placed(shelves, 10), 0, 64)
+
+
+def test_a_shelf_that_memory_was_too_short_for_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    shelves = Shelves(SHAPE, 10**6)
+    place = placed(shelves, 10)
+    place.put(0, piece_of(7, 10))
+
+    monkeypatch.setattr(Shelf, "resize", raises)
+    with pytest.raises(MemoryError):
+        place.reach(room_for(100))
+    monkeypatch.undo()
+
+    assert holds(place, 7, 10)
+    assert shelves.in_use() == [place.shelf]
+    assert place.reach(room_for(100))
+    assert holds(place, 7, 10)
+    place.leave()
+    assert shelves.in_use() == []
+
+
+def raises(*given: object) -> None:
+    raise MemoryError
 
 
 def test_memory_of_empty_shelves_is_given_back() -> None:
-    cabinet = Cabinet(SHAPE)
-    Place(cabinet, 1000).leave()
-    kept = Place(cabinet, 10)
-    before = cabinet.bytes()
+    shelves = Shelves(SHAPE, 10**6)
+    placed(shelves, 1000).leave()
+    kept = placed(shelves, 10)
+    before = shelves.bytes()
 
-    cabinet.trim()
+    shelves.trim()
 
-    assert 0 < cabinet.bytes() < before
-    assert cabinet.shelves() == [kept.shelf]
+    assert 0 < shelves.bytes() < before
+    assert shelves.in_use() == [kept.shelf]
 
 
 def test_pieces_cover_a_prompt_without_gaps_on_one_grid() -> None:
