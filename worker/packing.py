@@ -1,6 +1,7 @@
 """Lengths in, batches out: which requests go through the model together. Pure arithmetic, no tensors."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 
@@ -42,7 +43,21 @@ def pack_end_to_end(lengths: Sequence[int], budget: int, *, max_items: int | Non
     return batches
 
 
+def pack_equal(lengths: Sequence[int], budget: int, *, max_items: int | None = None) -> list[list[int]]:
+    """As `pack`, but a batch's items are all of one length."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    batches = []
+    for _, run in groupby(order, key=lengths.__getitem__):
+        alike = list(run)
+        batches += [
+            [alike[at] for at in batch] for batch in pack([lengths[at] for at in alike], budget, max_items=max_items)
+        ]
+    return batches
+
+
 PADDED = Packing(lambda lengths: max(1, lengths[0]) * len(lengths), pack)
 """Side by side, all as long as the longest."""
+EQUAL = Packing(PADDED.tokens, pack_equal)
+"""Side by side, and none of them padded."""
 END_TO_END = Packing(lambda lengths: max(1, sum(lengths)), pack_end_to_end)
 """One behind the other."""

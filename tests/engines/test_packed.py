@@ -12,7 +12,7 @@ import torch
 
 from jobs.errors import ModelFailed
 from jobs.tasks.base import Classified, Classify, Embed, Embedded, Outcome, Request
-from tests.engines.conftest import Ask, Subject, near
+from tests.engines.conftest import Ask, Subject, module_of, near
 from tests.engines.tiny import CLASSIFIERS, Tiny
 from worker.engines.base import Encoded, Work
 from worker.engines.torch import encoder_net, packed
@@ -127,6 +127,24 @@ def test_other_architectures_are_padded_and_the_log_says_why(
     assert isinstance(subject.model._net._reader, PaddedReader)  # type: ignore[attr-defined]
     assert PADDED[name] in caplog.text
     assert subject.model.stats()["mode"] == "close"
+
+
+@pytest.mark.parametrize("name", ["convbert", "fnet"])
+def test_models_that_read_padding_get_none(name: str, tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        subject = Subject(tiny(name))
+    module = module_of(subject.model)
+    asked = [Classify(text) for text in texts(16, seed=6)]
+
+    found = subject(*asked)
+
+    assert "reads padding" in caplog.text
+    for outcome, encoded in zip(found, subject.codec.encode(asked), strict=True):
+        ids, types = (torch.tensor([each]) for each in encoded.payload)  # type: ignore[union-attr]
+        with torch.no_grad():
+            wanted = module(input_ids=ids, token_type_ids=types).logits[0].tolist()
+        assert outcome.logits == near(wanted)  # type: ignore[union-attr]
+    assert subject.model.stats()["batches"] < len(asked)
 
 
 def leaking(row: Any) -> Iterator[tuple[int, int]]:

@@ -131,6 +131,21 @@ def _deberta(name: str, folder: Path) -> ModelSpec:
     return _classifier(name, folder, transformers.DebertaV2ForSequenceClassification(_labelled(config)))
 
 
+def _convbert(name: str, folder: Path) -> ModelSpec:
+    """Convolves over its neighbours, padding among them."""
+    tokenizer = wordpiece(folder)
+    sizes = {"embedding_size": 16, "conv_kernel_size": 3, "head_ratio": 2, "num_groups": 1}
+    config = transformers.ConvBertConfig(**SIZES, **_common(tokenizer), **sizes, num_labels=3)
+    return _classifier(name, folder, transformers.ConvBertForSequenceClassification(_labelled(config)))
+
+
+def _fnet(name: str, folder: Path) -> ModelSpec:
+    """Without attention: a Fourier transform over all tokens, padding among them."""
+    tokenizer = wordpiece(folder)
+    config = transformers.FNetConfig(**SIZES, **_common(tokenizer), num_labels=3)
+    return _classifier(name, folder, transformers.FNetForSequenceClassification(_labelled(config)))
+
+
 def _t5_encoder(name: str, folder: Path) -> ModelSpec:
     """An embedding model on the encoder of an encoder-decoder."""
     return _t5(name, folder).model_copy(update={"kind": "encoder", "tasks": ("embed",), "head": "embed"})
@@ -397,6 +412,8 @@ BUILDERS: dict[str, Callable[[str, Path], ModelSpec]] = {
     "modernbert-mean": _modernbert_mean,
     "mpnet": _mpnet,
     "deberta": _deberta,
+    "convbert": _convbert,
+    "fnet": _fnet,
     "t5-encoder": _t5_encoder,
     "embedder": _embedder,
     "sentences": _sentences,

@@ -17,7 +17,7 @@ from worker.engines.torch.linear import quicken
 from worker.engines.torch.packed import PackedReader
 from worker.engines.torch.padded import Ids, PaddedReader
 from worker.engines.torch.siblings import fuse
-from worker.packing import END_TO_END, PADDED, Packing
+from worker.packing import END_TO_END, EQUAL, PADDED, Packing
 
 log = logging.getLogger("textmill.worker")
 
@@ -34,7 +34,7 @@ SAMPLE = 48
 SKEWED = (2, 19, 5, 300)
 """Lengths of the texts on which the ways of reading are compared; the last reaches beyond a sliding window."""
 CLOSE = {torch.float32: 1e-4}
-"""Largest difference allowed between packed and padded results, for results of about 1."""
+"""Largest difference allowed between a text's results in company and alone, for results of about 1."""
 CLOSE_OTHERWISE = 5e-2
 
 
@@ -43,7 +43,7 @@ class EncoderNet(ReaderNet):
 
     def __init__(self, model: Any, codec: EncoderCodec, device: torch.device, *, batch_tokens: int) -> None:
         self._model = model.get_encoder() if codec.config.is_encoder_decoder and Embed in codec.heads else model
-        self._codec = codec
+        self._codec, self._type = codec, codec.config.model_type
         reader, packing, self.exact = self._fastest(device)
         super().__init__(codec, reader, packing=packing, batch_tokens=batch_tokens)
         if device.type == "cpu":
@@ -52,24 +52,31 @@ class EncoderNet(ReaderNet):
     # ----- how texts are read -----
 
     def _fastest(self, device: torch.device) -> tuple[Reader, Packing, bool]:
-        """End to end where that is proven to give what padding gives; whether results are exact, too."""
+        """End to end where that is proven to give what each text alone gives, else padded, else texts of one length;
+        whether results are exact, too."""
         padded = PaddedReader(self._model, pad=self._codec.pad, has_types=self._codec.tokens.has_types, device=device)
-        if device.type != "cpu":
-            return padded, PADDED, False
         texts = [self._random(min(length, self._codec.limit)) for length in SKEWED]
         with torch.inference_mode():
-            wanted = self._answers(padded, texts)
+            wanted = [self._answers(padded, [text])[0] for text in texts]
+            plain = self._side_by_side(padded, texts, wanted)
+            if device.type != "cpu":
+                return padded, plain, False
             fuse(self._model)
             exact = quicken(self._model, rows=(1024,)).exact
             try:
                 packed = self._proven(texts, wanted, device)
             except ModelFailed as reason:
-                log.info(
-                    "texts are padded, because of this architecture (%s): %s", self._codec.config.model_type, reason
-                )
-                return padded, PADDED, False
+                log.info("texts are padded, because of this architecture (%s): %s", self._type, reason)
+                return padded, plain, False
             alone = self._answers(packed, texts[1:2])[0]
             return packed, END_TO_END, exact and torch.equal(alone, self._answers(packed, texts)[1])
+
+    def _side_by_side(self, padded: PaddedReader, texts: Sequence[Ids], wanted: Sequence[torch.Tensor]) -> Packing:
+        """Some architectures take padding for text (ConvBERT convolves over it)."""
+        if _close(self._answers(padded, texts), wanted):
+            return PADDED
+        log.info("only texts of one length share a pass, because this architecture (%s) reads padding", self._type)
+        return EQUAL
 
     def _proven(self, texts: Sequence[Ids], wanted: Sequence[torch.Tensor], device: torch.device) -> PackedReader:
         codec = self._codec
@@ -89,15 +96,13 @@ class EncoderNet(ReaderNet):
         return packed
 
     def _prove(self, packed: PackedReader, texts: Sequence[Ids], wanted: Sequence[torch.Tensor]) -> None:
-        """Raise ModelFailed unless it asks our attention in every layer and gives what the padded way gave."""
+        """Raise ModelFailed unless it asks our attention in every layer and gives what each text alone gave."""
         found = self._answers(packed, texts)
         layers = self._codec.config.get_text_config().num_hidden_layers
         if packed.calls != layers:
             raise ModelFailed(f"its {layers} layers asked for packed attention {packed.calls} times")
-        for one, other in zip(wanted, found, strict=True):
-            limit = CLOSE.get(one.dtype, CLOSE_OTHERWISE) * max(1.0, float(one.abs().max()))
-            if one.shape != other.shape or not float((one - other).abs().max()) <= limit:
-                raise ModelFailed("packed texts are answered otherwise than padded ones")
+        if not _close(found, wanted):
+            raise ModelFailed("packed texts are answered otherwise than single ones")
 
     def _answers(self, reader: Reader, texts: Sequence[Ids]) -> list[torch.Tensor]:
         return list(reader.logits(texts)) if Classify in self._codec.heads else list(reader.hidden(texts))
@@ -133,3 +138,13 @@ class EncoderNet(ReaderNet):
         ids = self._codec.framed([])
         inside = [draw.randrange(words) for _ in range(max(0, length - len(ids.ids)))]
         return self._codec.framed([number for number in inside if number not in self._codec.tokens.control])
+
+
+def _close(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> bool:
+    return all(one.shape == other.shape and _apart(one, other) <= 1 for one, other in zip(wanted, found, strict=True))
+
+
+def _apart(wanted: torch.Tensor, found: torch.Tensor) -> float:
+    """The largest difference, by the one that is allowed."""
+    limit = CLOSE.get(wanted.dtype, CLOSE_OTHERWISE) * max(1.0, float(wanted.abs().max()))
+    return float((wanted - found).abs().max()) / limit

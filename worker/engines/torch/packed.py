@@ -60,6 +60,7 @@ class PackedReader:
         self._positions = "position_ids" in accepted
         if not self._positions and not hasattr(model.config, "relative_attention_num_buckets"):
             raise ModelFailed("it takes no positions")
+        self._before = model.config._attn_implementation
         try:
             model.set_attn_implementation(NAME)
         except (ValueError, KeyError, AttributeError) as error:
@@ -68,7 +69,7 @@ class PackedReader:
 
     def close(self) -> None:
         """Give the model back as it was."""
-        self._model.set_attn_implementation("sdpa")
+        self._model.set_attn_implementation(self._before)
 
     def hidden(self, texts: Sequence[Ids]) -> list[torch.Tensor]:
         """Token vectors [tokens, width] of each text."""
