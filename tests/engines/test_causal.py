@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from jobs.tasks.base import Failed, Generate, Generated, Message, Sampling, Score, Scored
+from jobs.tasks.base import Failed, Generate, Generated, Message, Sample, Sampling, Score, Scored
 from tests.engines.conftest import Ask, Subject, module_of, texts_of
 from tests.engines.tiny import DECODERS, Tiny, write_json
 from worker.engines.base import Encoded, Work
@@ -194,6 +194,83 @@ def test_a_row_that_stops_early_makes_fewer_tokens(ask: Ask) -> None:
     assert isinstance(stopped, Generated)
     assert (stopped.samples[0].text, whole.samples[0].finish_reason) == ("", "length")
     assert stopped.output_tokens < whole.output_tokens == 10
+
+
+@pytest.mark.parametrize(("name", "beams"), [("qwen2", 1), ("qwen2", 2), ("llama", 1)])
+def test_a_stop_string_of_several_tokens_ends_the_writing(name: str, beams: int, ask: Ask) -> None:
+    subject = ask(name)
+    wishes = Sampling(max_new_tokens=30, min_new_tokens=30, temperature=0, num_beams=beams)
+    (whole,) = subject(Generate(prompt="rain", sampling=wishes))
+    assert isinstance(whole, Generated)
+    text = whole.samples[0].text
+    stop = text[len(text) // 2 :][:8]
+
+    (stopped,) = subject(Generate(prompt="rain", sampling=wishes, stop=(stop,)))
+
+    assert isinstance(stopped, Generated)
+    assert len(subject.codec.encode([Generate(prompt=stop)])[0].payload.ids) > 3  # type: ignore[union-attr]
+    assert stopped.samples[0].text == text[: text.index(stop)]
+    if beams == 1:  # a search may go on with another beam
+        assert stopped.output_tokens < 26
+
+
+def test_a_stop_string_may_begin_with_the_space_that_the_first_token_brings(ask: Ask) -> None:
+    for beams in (1, 2):
+        wishes = Sampling(max_new_tokens=12, min_new_tokens=12, temperature=0, num_beams=beams)
+        asked = [Generate(prompt=prompt, sampling=wishes) for prompt in PROMPTS]
+        prompt, text = next(
+            (prompt, text)
+            for prompt, text in zip(PROMPTS, texts_of(ask("llama")(*asked)), strict=True)
+            if text.startswith(" ") and len(text) > 2
+        )
+
+        (stopped,) = ask("llama")(Generate(prompt=prompt, sampling=wishes, stop=(text[:2],)))
+
+        assert isinstance(stopped, Generated)
+        assert stopped.samples[0] == Sample("", "stop")
+        assert stopped.output_tokens < 12
+
+
+def test_the_models_own_stop_strings_end_a_text(tiny: Tiny) -> None:
+    (whole,) = texts_of(Subject(tiny("qwen2"))(Generate(prompt="rain", sampling=GREEDY)))
+    subject = Subject(tiny("qwen2", generation={"stop_strings": [whole[3:5], "never"]}))
+
+    looped, searched = subject(
+        Generate(prompt="rain", sampling=GREEDY, stop=("nor this",)),
+        Generate(prompt="rain", sampling=Sampling(max_new_tokens=10, num_beams=2, temperature=0)),
+    )
+
+    assert looped.samples[0] == Sample(whole[: whole.index(whole[3:5])], "stop")  # type: ignore[union-attr]
+    assert isinstance(searched, Generated)
+    assert subject.codec.in_force["stop_strings"] == [whole[3:5], "never"]
+
+
+@pytest.mark.parametrize(
+    ("generation", "wishes"),
+    [
+        ({}, {"num_beams": 3, "no_repeat_ngram_size": 1}),
+        ({}, {"num_beams": 2, "repetition_penalty": 1.5}),
+        ({"encoder_repetition_penalty": 1.5}, {}),
+        ({"encoder_no_repeat_ngram_size": 1}, {}),
+        ({"guidance_scale": 1.5}, {}),
+        ({"sequence_bias": [[[5, 6], 3.0]]}, {}),
+    ],
+    ids=str,
+)
+def test_rules_that_read_the_prompt_read_no_padding(
+    generation: dict[str, Any], wishes: dict[str, Any], tiny: Tiny
+) -> None:
+    subject = Subject(tiny("qwen2", generation=generation))
+    prompts = [*PROMPTS, "one", "two", "sea"]
+    asked = [Generate(prompt=each, sampling=Sampling(max_new_tokens=12, temperature=0, **wishes)) for each in prompts]
+
+    together, alone = subject(*asked), subject.one_by_one(*asked)
+
+    assert together == alone
+    plain = subject.model.second.stats()  # type: ignore[attr-defined]
+    assert plain["items"] == 2 * len(prompts)
+    assert plain["padded_tokens"] >= plain["tokens"]
+    assert plain["batches"] < 2 * len(prompts)
 
 
 def test_the_end_token_is_reported_as_stop(tiny: Tiny) -> None:

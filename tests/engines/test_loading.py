@@ -201,6 +201,17 @@ def test_an_unknown_generation_setting_is_refused(tiny: Tiny) -> None:
         load(tiny("gpt2", generation={"warmth": 3}))
 
 
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [({"num_return_sequences": 3}, "num_return_sequences"), ({"token_healing": True}, "rewrite")],
+)
+def test_generation_settings_that_cannot_be_kept_fail_the_model_by_its_name(
+    settings: dict[str, Any], reason: str, tiny: Tiny
+) -> None:
+    with pytest.raises(ModelFailed, match=f"(?s)'qwen2'.*{reason}"):
+        load(tiny("qwen2", generation=settings))
+
+
 def test_a_codec_of_another_engine_is_refused(tiny: Tiny) -> None:
     fake = ModelSpec(name="fake", path="fake", kind="any", tasks=(), engine="fake", head="classify")
 

@@ -164,7 +164,6 @@ def test_the_scores_given_stay_as_they_are() -> None:
         ({"num_beam_groups": 2, "num_beams": 4, "diversity_penalty": 0.5}, "diversity_penalty"),
         ({"penalty_alpha": 0.6, "top_k": 4}, "penalty_alpha"),
         ({"remove_invalid_values": True}, "remove_invalid_values"),
-        ({"stop_strings": ["end"]}, "stop_strings"),
         ({"do_sample": True, "num_beams": 2}, "beams that draw"),
     ],
     ids=str,

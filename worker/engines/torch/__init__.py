@@ -161,5 +161,5 @@ def _cost(encoded: Encoded) -> int:
 
 
 def _alike(encoded: Encoded) -> Hashable:
-    kind = kind_of(encoded)
-    return (kind, encoded.payload.alike()) if isinstance(encoded.payload, Ask) else kind
+    kind, ask = kind_of(encoded), encoded.payload
+    return (kind, ask.alike(), len(ask.ids) if ask.even else None) if isinstance(ask, Ask) else kind

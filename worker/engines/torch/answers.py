@@ -47,9 +47,11 @@ def stop_columns(stop: Sequence[str]) -> int:
     return max(len(each.encode()) for each in stop) + 8
 
 
-def has_stopped(decode: Decode, ids: Sequence[int], stop: Sequence[str]) -> bool:
-    """Whether one of the strings appears at the end of the text generated so far."""
-    text = decode(list(ids[-stop_columns(stop) :]))
+def has_stopped(decode: Decode, ids: Sequence[int], stop: Sequence[str], *, prompt: Sequence[int] = ()) -> bool:
+    """Whether one of the strings appears at the end of the text generated so far, as it reads behind the prompt."""
+    columns = stop_columns(stop)
+    tail = list(ids[-columns:])
+    text = read_behind(decode, prompt, tail) if prompt and len(ids) <= columns else decode(tail)
     return any(each in text for each in stop)
 
 

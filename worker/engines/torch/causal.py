@@ -69,7 +69,7 @@ class CausalCodec(TextCodec):
             return too_long(len(ids), self.limit, answer=reserved)
         named = new_tokens(self.generation, request.sampling, length=len(ids))
         most = min(NEW_TOKENS if named is None else named, self.limit - len(ids))
-        return Encoded(request, len(ids), ask(self.generation, request, ids, most=most, length=len(ids)))
+        return Encoded(request, len(ids), ask(self.generation, request, ids, most=most, length=len(ids), behind=True))
 
     def _reserved(self, request: Generate, length: int) -> int:
         """Tokens kept free for the answer: those asked for, else a share of the model's length."""

@@ -8,7 +8,7 @@ import torch
 import transformers
 from transformers.generation import logits_process as warpers
 
-from worker.engines.torch.answers import Decode, has_stopped, stop_columns
+from worker.engines.torch.answers import TAIL, Decode, has_stopped
 
 TOP_K = 50
 """What Transformers takes when sampling and nobody names a `top_k` (5.23)."""
@@ -79,11 +79,11 @@ class Stops(transformers.StoppingCriteria):  # type: ignore[misc]
 
     def __init__(self, decode: Decode, stop: tuple[str, ...], start: int) -> None:
         self._decode, self._stop, self._start = decode, stop, start
-        self._columns = stop_columns(stop)
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        tails = input_ids[:, max(self._start, input_ids.shape[1] - self._columns) :].tolist()
-        ended = [has_stopped(self._decode, tail, self._stop) for tail in tails]
+        prompts = input_ids[:, max(0, self._start - TAIL) : self._start].tolist()
+        rows = zip(prompts, input_ids[:, self._start :].tolist(), strict=True)
+        ended = [has_stopped(self._decode, made, self._stop, prompt=prompt) for prompt, made in rows]
         return torch.tensor(ended, device=input_ids.device)
 
 

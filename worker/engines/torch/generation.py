@@ -11,6 +11,18 @@ NEW_TOKENS = 256
 """Most new tokens where neither the request nor the model names a number."""
 EXPECTED_SHARE = 4
 """One in so many of the allowed new tokens is counted as cost: most answers end early."""
+READS_BEFORE = {
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "bad_words_ids": None,
+    "sequence_bias": None,
+    "forced_bos_token_id": None,
+    "guidance_scale": 1.0,
+    "watermarking_config": None,
+}
+"""Rules of `generate()` that read what stands before a token, padding of the batch among it; and when they are idle."""
+READS_SOURCE = {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0}
+"""Those that read what the model was given."""
 SAMPLING_ONLY = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
 
 
@@ -30,6 +42,8 @@ class Ask(NamedTuple):
     """Rows of the batch that it takes: samples or beams."""
     alone: bool = False
     """Whether it cannot share a batch: beams that draw use the library's one generator."""
+    even: bool = False
+    """Whether `generate()` must not pad it: a rule that reads the ids would take padding for text."""
 
     def alike(self) -> Hashable:
         """Rows with the same value may be generated together."""
@@ -53,6 +67,7 @@ def plan(base: Any, ask: Ask) -> Plan:
     """What `generate()` is given for rows like this one."""
     config = copy.deepcopy(base)
     _lay_over(config, ask.sampling)
+    config.stop_strings = None  # they are among those of the request
     config.max_new_tokens, config.max_length = ask.most, None
     config.min_new_tokens, config.min_length = min(ask.least, ask.most) or None, 0
     beams = config.num_beams or 1
@@ -64,8 +79,11 @@ def plan(base: Any, ask: Ask) -> Plan:
     return Plan(config if config.do_sample else _undrawn(config), None)
 
 
-def ask(base: Any, request: Generate, ids: list[int], *, most: int, length: int, target: int | None = None) -> Ask:
-    """The row that a request is. Raises ItemError when it asks for more samples than there are different ones."""
+def ask(
+    base: Any, request: Generate, ids: list[int], *, most: int, length: int, behind: bool, target: int | None = None
+) -> Ask:
+    """The row that a request is; `behind`: what is generated stands behind the ids, as in decoder-only models. Raises
+    ItemError when it asks for more samples than there are different ones."""
     wished = copy.copy(base)
     _lay_over(wished, request.sampling)
     beams, drawn = wished.num_beams or 1, bool(wished.do_sample)
@@ -83,10 +101,11 @@ def ask(base: Any, request: Generate, ids: list[int], *, most: int, length: int,
         least_tokens(base, request.sampling, length=length),
         request.sampling,
         request.n,
-        request.stop,
+        (*request.stop, *_strings(base.stop_strings)),
         target,
         rows=beams if beams > 1 else request.n,
         alone=drawn and beams > 1,
+        even=_reads(wished, READS_SOURCE | (READS_BEFORE if behind else {})),
     )
 
 
@@ -122,6 +141,14 @@ def in_force(base: Any) -> dict[str, Any]:
     plain = (str, int, float, bool, list)
     hidden = ("transformers_version", "_from_model_config")
     return {name: value for name, value in values.items() if isinstance(value, plain) and name not in hidden}
+
+
+def _reads(config: Any, rules: dict[str, Any]) -> bool:
+    return any(getattr(config, name, None) not in (None, idle) for name, idle in rules.items())
+
+
+def _strings(stop: str | list[str] | None) -> list[str]:
+    return [stop] if isinstance(stop, str) else list(stop or [])
 
 
 def _lay_over(config: Any, sampling: Sampling) -> None:

@@ -95,10 +95,14 @@ def generation_of(spec: ModelSpec, folder: Path, config: Any) -> Any:
             found = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
         else:
             found = transformers.GenerationConfig.from_model_config(config)
-    unknown = sorted(name for name in spec.generation if not hasattr(found, name))
-    if unknown:
-        raise ModelFailed(f"model {spec.name!r}: unknown generation settings: {', '.join(unknown)}")
-    found.update(**spec.generation)
+        unknown = sorted(name for name in spec.generation if not hasattr(found, name))
+        if unknown:
+            raise ModelFailed(f"model {spec.name!r}: unknown generation settings: {', '.join(unknown)}")
+        found.update(**spec.generation)
+    if found.token_healing:
+        raise ModelFailed(
+            f"model {spec.name!r}: token_healing would rewrite prompts; set it to false in the entry's `generation`"
+        )
     return found
 
 

@@ -143,7 +143,7 @@ class Writing:
         place.copy(self.prompt.place, len(self.ask.ids))
 
     def stops(self, made: Sequence[int]) -> bool:
-        return bool(self.ask.stop) and has_stopped(self._decode, made, self.ask.stop)
+        return bool(self.ask.stop) and has_stopped(self._decode, made, self.ask.stop, prompt=self.ask.ids)
 
     def outcome(self) -> Outcome | None:
         if len(self.texts) < self.ask.rows or not all(text.ended for text in self.texts):

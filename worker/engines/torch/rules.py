@@ -28,7 +28,6 @@ UNSUPPORTED: dict[str, Callable[[Any], bool]] = {
     "prompt_lookup_num_tokens": bool,
     "remove_invalid_values": bool,
     "sequence_bias": bool,
-    "stop_strings": bool,
     "token_healing": bool,
     "watermarking_config": bool,
 }

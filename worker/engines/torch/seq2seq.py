@@ -58,7 +58,9 @@ class Seq2SeqCodec(TextCodec):
         named = new_tokens(self.generation, request.sampling, length=1)
         most = self._at_most(NEW_TOKENS if named is None else named)
         target = self._token(request.target_language) if self.target_as else None
-        return Encoded(request, len(ids), ask(self.generation, request, ids, most=most, length=1, target=target))
+        return Encoded(
+            request, len(ids), ask(self.generation, request, ids, most=most, length=1, behind=False, target=target)
+        )
 
     def _at_most(self, tokens: int) -> int:
         return tokens if self._answer_limit is None else min(tokens, self._answer_limit)

@@ -14,6 +14,7 @@ from worker.engines.torch.answers import Decode, generated, has_stopped, not_a_n
 from worker.engines.torch.beams import Search, Single
 from worker.engines.torch.choosing import Strand, take
 from worker.engines.torch.generation import Ask, plan
+from worker.engines.torch.linear import FLOOR
 from worker.engines.torch.memory import errors_mapped
 from worker.engines.torch.rules import Rules
 from worker.engines.torch.strands import Bundle, Strands, bytes_of, shape_of
@@ -195,7 +196,7 @@ class Seq2SeqLoop:
 
     def _count(self, rows: int) -> None:
         self._stats["tokens"] += rows
-        self._stats["padded_tokens"] += rows
+        self._stats["padded_tokens"] += max(rows, FLOOR)
         if self._more:
             self._stats["decode_rows"] += rows
             self._stats["decode_slots"] += max(rows, self._rows)
