@@ -58,9 +58,23 @@ def test_a_checkpoint_in_half_precision_runs_in_the_precision_that_is_asked_for(
 
     whole, half = load(spec), load(spec.model_copy(update={"dtype": "bfloat16"}))
 
+    assert (whole.model.stats()["dtype"], half.model.stats()["dtype"]) == ("float32", "bfloat16")
     assert module_of(whole.model).dtype is torch.float32
     assert module_of(half.model).dtype is torch.bfloat16
     assert engine("torch").size(spec) == 2 * engine("torch").size(spec.model_copy(update={"dtype": "bfloat16"}))
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_a_precision_that_the_device_has_no_instructions_for_is_warned_of(
+    has_bf16: bool, tiny: Tiny, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+
+    for dtype in ("float32", "bfloat16"):
+        load(tiny("bert", dtype=dtype))
+
+    assert ("cpu has no instructions for bfloat16" in caplog.text) == (not has_bf16)
+    assert "float32" not in caplog.text
 
 
 def test_weights_in_several_files_are_found_through_their_index(spoilt: tuple[ModelSpec, Path]) -> None:

@@ -1,5 +1,6 @@
 """The built-in engine: Transformers models on PyTorch, from safetensors."""
 
+import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,12 +20,14 @@ from worker.engines.torch.encoder import EncoderCodec
 from worker.engines.torch.encoder_net import EncoderNet
 from worker.engines.torch.generation import Ask
 from worker.engines.torch.linear import quicken
-from worker.engines.torch.memory import device_of, errors_mapped, memory_of, precisions_of, reclaim
+from worker.engines.torch.memory import device_of, dtype_of, errors_mapped, memory_of, precisions_of, reclaim
 from worker.engines.torch.sentences import sentences_of
 from worker.engines.torch.seq2seq import Seq2SeqCodec, Seq2SeqNet
 from worker.engines.torch.seq2seq_model import with_strands
 from worker.engines.torch.siblings import fuse
 from worker.packing import PADDED
+
+log = logging.getLogger("textmill.worker")
 
 LOOP_ROWS = (32, 128)
 """Rows of the products of a loop's passes: those that decode, and with pieces of prompts among them."""
@@ -63,11 +66,12 @@ class TorchEngine:
             raise ModelFailed(f"engine {self.name!r} needs a codec of its own, not {type(codec).__name__}")
         torch.set_num_threads(room.threads)
         device = device_of(room.device)
+        dtype = spec.dtype or room.dtype
+        if dtype not in precisions_of(room.device):
+            log.warning("model %s: %s has no instructions for %s, which is slow", spec.name, room.device, dtype)
         try:
             with loading.failures(spec), errors_mapped():
-                model = loading.model_of(
-                    spec, codec.folder, codec.config, dtype=spec.dtype or room.dtype, device=device
-                )
+                model = loading.model_of(spec, codec.folder, codec.config, dtype=dtype, device=device)
                 loaded = _loaded(model, codec, device, room)
         except OutOfMemory as error:
             raise ModelFailed(f"model {spec.name!r} does not fit the memory of {room.device}: {error}") from error
@@ -111,7 +115,11 @@ class TorchModel(BatchModel):
         )
         self._codec = codec
         exact = isinstance(net, EncoderNet) and net.exact
-        self._stats |= {"memory_bytes": memory_of(model), "mode": "exact" if exact else "close"}
+        self._stats |= {
+            "memory_bytes": memory_of(model),
+            "mode": "exact" if exact else "close",
+            "dtype": dtype_of(model),
+        }
 
     def warm_up(self) -> None:
         """One small request of a kind the model answers, so that what cannot work shows before a job's items do."""

@@ -45,6 +45,11 @@ def precisions_of(name: str) -> tuple[str, ...]:
     return ("float32", "bfloat16") if has_bf16 else ("float32",)
 
 
+def dtype_of(model: Any) -> str:
+    """What the model computes in."""
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
 def reclaim(device: torch.device) -> None:
     """Give cached blocks back, so that the next allocation is not hindered by the shapes of the last."""
     if device.type == "cuda":
