@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 READ_ONCE, GENERATED = 256, 16
 """Texts that are taken by default: of models that read a text once, and of those that write one."""
+UNTOLD = ("revision", "generation", "prompts", "max_input_tokens")
+"""What `textmill models add` has no option for."""
 
 
 @click.command()
@@ -72,7 +74,7 @@ def bench(
     if inputs:
         order["texts"] = _texts(settings, spec, inputs, text_field, most)
     report = _measured(settings, order)
-    click.echo(json.dumps(report | {"command": _command(spec, report)}) if as_json else _words(spec, report))
+    click.echo(json.dumps(report | _use(spec, report)) if as_json else _words(spec, report))
 
 
 def _spec(settings: "Settings", model: str) -> "ModelSpec":
@@ -107,7 +109,10 @@ def _texts(
 def _main_texts(source: Any, main: str) -> Iterator[str]:
     for _, line in source:
         if isinstance(line, bytes):
-            item = json.loads(line)
+            try:
+                item = json.loads(line)
+            except (ValueError, RecursionError):
+                continue  # `textmill run` says what is wrong with it; here the other texts will do
             text = item if isinstance(item, str) else item.get(main) if isinstance(item, dict) else None
             if isinstance(text, str) and text.strip():
                 yield text
@@ -137,7 +142,9 @@ def _words(spec: "ModelSpec", report: dict[str, Any]) -> str:
     lines += [f"not installed: {reason}" for reason in report["missing"].values()]
     lines += [f"Recommended: {_name(best)}, the fastest with at least {report['bound']:.0%} equal answers."]
     if spec.engine != "fake":
-        lines += [f"Use it: {_command(spec, report)}"]
+        use = _use(spec, report)
+        lines += [f"Use it: {use['command'] or 'by this table of a models file, which keeps its settings:'}"]
+        lines += [] if use["command"] else ["", use["entry"] or ""]
     return "\n".join(lines)
 
 
@@ -158,8 +165,27 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _command(spec: "ModelSpec", report: dict[str, Any]) -> str:
-    """How the recommended one is registered."""
-    best = report["recommended"]
+def _use(spec: "ModelSpec", report: dict[str, Any]) -> dict[str, str | None]:
+    """How the recommended one is registered: as a table of a models file, and by a command where that loses nothing."""
+    best = {name: report["recommended"][name] for name in ("engine", "dtype")}
     given = ["textmill", "models", "add", spec.name, spec.path, "--engine", best["engine"], "--dtype", best["dtype"]]
-    return shlex.join([*given, "--tasks", ",".join(spec.tasks)])
+    given += ["--tasks", ",".join(spec.tasks)]
+    for option, value in (("--adapter", spec.adapter), ("--device", spec.device)):
+        given += [option, value] if value else []
+    whole = not any(getattr(spec, name) for name in UNTOLD)
+    return {"command": shlex.join(given) if whole else None, "entry": _entry(spec.model_copy(update=best))}
+
+
+def _entry(spec: "ModelSpec") -> str:
+    """The model as a table of a models file."""
+    fields = spec.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
+    return "\n".join([f"[models.{json.dumps(spec.name)}]", *(f"{name} = {_toml(fields[name])}" for name in fields)])
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        pairs = (f"{json.dumps(key, ensure_ascii=False)} = {_toml(each)}" for key, each in value.items())
+        return "{ " + ", ".join(pairs) + " }"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

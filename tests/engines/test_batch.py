@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -310,3 +311,16 @@ def test_closing_frees_the_memory_and_forgets_the_work() -> None:
     model.close()
 
     assert (model.pending(), freed) == (0, [True])
+
+
+def test_a_budget_that_was_too_large_is_remembered_for_longer_each_time() -> None:
+    forward = Recorder(memory_for(4))
+    model = BatchModel(forward, max_batch_tokens=8)
+
+    for start in range(0, 1000, 8):
+        model.add(works(*[1] * 8, start=start))
+        assert len(drain(model)) == 8
+
+    tried = [at for at, batch in enumerate(forward.batches) if len(batch) > 4]
+    gaps = [after - before - 1 for before, after in pairwise(tried)]
+    assert gaps[:2] == [2 * PATIENCE, 4 * PATIENCE]

@@ -78,6 +78,16 @@ def test_what_finished_makes_room_for_the_next_best() -> None:
     assert not search.done
 
 
+def test_where_short_texts_are_favoured_a_search_is_judged_by_its_length_so_far() -> None:
+    search = _search(num_beams=2, length_penalty=-1.0, early_stopping="never")
+
+    search.take([Candidate(-1.0, 0, 6), Candidate(-3.0, 0, 0), Candidate(-3.5, 0, 7), Candidate(-4.0, 0, 8)])
+    search.take([Candidate(-1.2, 0, 5), Candidate(-2.5, 0, 0), Candidate(-3.6, 0, 7), Candidate(-4.0, 0, 8)])
+
+    assert [each.score for each in search.finished] == [-3.0, -5.0]
+    assert not search.done  # -1.2 x 2 is better than -5, and -1.2 x 10 would not be
+
+
 def test_at_the_greatest_length_all_count_as_finished() -> None:
     search = _search(num_beams=2, most=1)
 
@@ -101,8 +111,8 @@ def test_the_best_scores_are_found_in_blocks(columns: int, k: int) -> None:
     assert at[1, 0] == 0
 
 
-def _search(*, num_beams: int, most: int = 10) -> Search:
-    config = transformers.GenerationConfig(num_beams=num_beams, length_penalty=1.0, early_stopping=False)
+def _search(*, most: int = 10, **settings: Any) -> Search:
+    config = transformers.GenerationConfig(**{"length_penalty": 1.0, "early_stopping": False, **settings})
     return Search(config, start=9, most=most, ends=frozenset({0}))
 
 

@@ -1,6 +1,7 @@
 """LoopModel: refill, exactly one outcome a key, blame and memory; over loops made for each case, without torch."""
 
 from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from jobs.errors import DeviceLost
 from jobs.tasks.base import Failed, Generate, Generated, Outcome, Sample
 from worker.engines import loop as loop_module
 from worker.engines.base import Encoded, Key, OutOfMemory, Work
-from worker.engines.loop import LoopModel, Starting
+from worker.engines.loop import PATIENCE, LoopModel, Starting
 
 SLOTS, HUGE = 8, 1000
 
@@ -301,3 +302,14 @@ def test_closing_frees_the_loop() -> None:
     model.close()
 
     assert (model.pending(), loop.closed, loop.running()) == (0, True, [])
+
+
+def test_memory_that_was_short_is_remembered_for_longer_each_time() -> None:
+    loop = Counting(raises_for(range(10_000), OutOfMemory("full"), beside=SLOTS // 2))
+    model = LoopModel(loop, max_batch_tokens=100)
+
+    model.add(works(*[1] * 3200))
+    assert not failed(drain(model))
+
+    tried = [at for at, rows in enumerate(loop.passes) if len(rows) > SLOTS // 2]
+    assert [after - before - 1 for before, after in pairwise(tried)] == [2 * PATIENCE, 4 * PATIENCE]

@@ -50,6 +50,22 @@ def test_vectors_agree_when_their_texts_have_the_same_neighbours() -> None:
     assert compared(three, turned).equal == pytest.approx(2 / 3)
 
 
+def test_a_single_label_is_compared_by_its_own_score() -> None:
+    agreement = compared([classified(-3.0), classified(2.0)], [classified(3.0), classified(2.0)])
+
+    assert agreement.equal == 0.5
+    assert agreement.closeness == "scores within 0.91"
+
+
+def test_vectors_of_too_few_texts_are_compared_by_themselves() -> None:
+    one, other = [embedded(1, 0), embedded(0, 1)], [embedded(1, 0), embedded(1, 1)]
+
+    assert compared(one, one).equal == 1
+    assert compared(one, other).equal == 0.5
+    assert compared(one[:1], [embedded(0, 1)]).equal == 0
+    assert compared(one, other).closeness == "cosine 0.70711 or more; too few texts to compare neighbours"
+
+
 def test_texts_agree_when_they_are_equal() -> None:
     agreement = compared([generated("a b c d"), generated("e")], [generated("a b x d"), generated("e")])
 

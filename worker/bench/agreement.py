@@ -8,12 +8,18 @@ import numpy
 from jobs.tasks.base import Classified, Embedded, Generated, Outcome
 from jobs.tasks.scores import apply
 
+NEAR = 0.999
+"""Cosine of two vectors that count as equal, where there are too few texts to have different neighbours."""
+FEWEST = 3
+"""Texts of which one has more than one possible neighbour."""
+
 
 class Agreement(NamedTuple):
     """Two lists of answers compared."""
 
     equal: float
-    """Share of equal answers: top labels, nearest neighbours among the texts, or generated texts."""
+    """Share of equal answers: top labels, nearest neighbours among the texts, or generated texts. Of fewer than three
+    texts, whose neighbours are always the same, the share of vectors that are nearly equal."""
     closeness: str
     """The rest in words: the largest difference of scores, the smallest cosine, or the share of equal words."""
 
@@ -33,19 +39,28 @@ def compared(reference: Sequence[Outcome], found: Sequence[Outcome]) -> Agreemen
 
 def _classified(pairs: Sequence[tuple[Any, Any]], share: float) -> Agreement:
     scores = [(_scores(one), _scores(other)) for one, other in pairs]
-    same = _mean([numpy.argmax(one) == numpy.argmax(other) for one, other in scores])
+    same = _mean([_top(one) == _top(other) for one, other in scores])
     apart = max(float(numpy.abs(one - other).max()) for one, other in scores)
     return Agreement(same * share, f"scores within {apart:.2g}")
 
 
 def _scores(outcome: Classified) -> Any:
-    return numpy.array(apply("sigmoid" if outcome.multi_label else "softmax", outcome.logits))
+    sigmoid = outcome.multi_label or len(outcome.logits) == 1
+    return numpy.array(apply("sigmoid" if sigmoid else "softmax", outcome.logits))
+
+
+def _top(scores: Any) -> int:
+    """The label that is chosen; of a single one, whether it is."""
+    return int(scores[0] >= 0.5) if len(scores) == 1 else int(numpy.argmax(scores))
 
 
 def _embedded(pairs: Sequence[tuple[Any, Any]], share: float) -> Agreement:
     first, second = (_unit([pair[at] for pair in pairs]) for at in (0, 1))
-    cosine = float((first * second).sum(1).min())
-    return Agreement(_mean(_neighbours(first) == _neighbours(second)) * share, f"cosine {cosine:.5f} or more")
+    cosines = (first * second).sum(1)
+    words = f"cosine {float(cosines.min()):.5f} or more"
+    if len(pairs) < FEWEST:
+        return Agreement(_mean(cosines >= NEAR) * share, f"{words}; too few texts to compare neighbours")
+    return Agreement(_mean(_neighbours(first) == _neighbours(second)) * share, words)
 
 
 def _unit(outcomes: Sequence[Embedded]) -> Any:
