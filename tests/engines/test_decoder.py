@@ -19,7 +19,8 @@ from worker.engines.loop import LoopModel
 from worker.engines.routes import RoutedModel
 from worker.engines.torch import stepping
 from worker.engines.torch.decoder import CausalLoop
-from worker.engines.torch.stepped import Stepped, Unfit, prove
+from worker.engines.torch.stepped import Stepped, prove
+from worker.engines.torch.unfit import Unfit
 
 GREEDY = Sampling(max_new_tokens=8, min_new_tokens=8, temperature=0)
 COMMON = "the quick brown fox jumps over the lazy dog and reads a text: we like long walks, short talks and good food; "

@@ -10,7 +10,8 @@ from worker.engines.routes import RoutedModel
 from worker.engines.torch.causal import CausalCodec
 from worker.engines.torch.decoder import SLOTS, CausalLoop
 from worker.engines.torch.passes import room_for
-from worker.engines.torch.stepped import Stepped, Unfit, prove
+from worker.engines.torch.stepped import Stepped, prove
+from worker.engines.torch.unfit import Unfit
 
 log = logging.getLogger("textmill.worker")
 

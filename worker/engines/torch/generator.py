@@ -10,8 +10,9 @@ import transformers
 from jobs.tasks.base import Outcome
 from worker.engines.base import Work
 from worker.engines.torch.answers import Row, end_tokens, generated, not_a_number, row_of, seed_of
-from worker.engines.torch.drawing import Draw, NanWatch, Stops, uniform
+from worker.engines.torch.drawing import uniform
 from worker.engines.torch.generation import Ask, Plan, plan
+from worker.engines.torch.processors import Draw, NanWatch, Stops
 
 PLANS = 256
 """Configurations that are kept: the requests of a job mostly share one."""

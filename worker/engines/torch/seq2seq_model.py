@@ -17,7 +17,8 @@ from worker.engines.torch.seq2seq import Seq2SeqCodec
 from worker.engines.torch.seq2seq_loop import ROWS, Seq2SeqLoop
 from worker.engines.torch.seq2seq_proof import prove
 from worker.engines.torch.strands import SOURCE_TOKENS, bytes_of, shape_of
-from worker.engines.torch.wiring import Unfit, Wiring
+from worker.engines.torch.unfit import Unfit
+from worker.engines.torch.wiring import Wiring
 
 log = logging.getLogger("textmill.worker")
 

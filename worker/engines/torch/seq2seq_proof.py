@@ -5,11 +5,10 @@ from collections.abc import Sequence
 
 import torch
 
-from jobs.errors import DeviceLost
-from worker.engines.base import OutOfMemory
 from worker.engines.torch.memory import errors_mapped
 from worker.engines.torch.strands import Strands
-from worker.engines.torch.wiring import Unfit, Wiring
+from worker.engines.torch.unfit import Unfit, explained
+from worker.engines.torch.wiring import Wiring
 
 TOLERANCE = 1e-4
 """Largest difference from the plain model's logits, for logits of about 1."""
@@ -27,16 +26,11 @@ def prove(wiring: Wiring, *, words: int, limit: int, pad: int) -> bool:
     a neighbour changes them. `pad` is the one token that no text has."""
     sources, targets = _drawn(words, limit, pad, seed=1)
     others, _ = _drawn(words, limit, pad, seed=2)
-    try:
-        with torch.inference_mode(), errors_mapped():
-            plain = [wiring.plain(*pair) for pair in zip(sources, targets, strict=True)]
-            found = _written(wiring, sources, targets)
-            beside_others = _written(wiring, [sources[0], *others[1:]], targets)[0]
-            alone = _written(wiring, sources[:1], targets[:1])[0]
-    except (DeviceLost, OutOfMemory, Unfit):
-        raise
-    except Exception as error:
-        raise Unfit(f"{type(error).__name__}: {error}"[:300]) from error
+    with explained(), torch.inference_mode(), errors_mapped():
+        plain = [wiring.plain(*pair) for pair in zip(sources, targets, strict=True)]
+        found = _written(wiring, sources, targets)
+        beside_others = _written(wiring, [sources[0], *others[1:]], targets)[0]
+        alone = _written(wiring, sources[:1], targets[:1])[0]
     for one, other in [*zip(plain, found, strict=True), (found[0], beside_others), (found[0], alone)]:
         if not _near(one, other):
             raise Unfit("its logits are others than the plain model's, or change with a neighbour")

@@ -2,18 +2,16 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from jobs.errors import DeviceLost
-from worker.engines.base import OutOfMemory
 from worker.engines.torch.memory import errors_mapped
 from worker.engines.torch.passes import Packed, Reading, packed, room_for
 from worker.engines.torch.prefixes import spans
 from worker.engines.torch.shelves import Place, Shape, Shelves
 from worker.engines.torch.stepping import stepping
+from worker.engines.torch.unfit import Unfit, explained
 
 TOLERANCE = {torch.float32: 1e-4}
 OTHERWISE = 3e-2
@@ -25,10 +23,6 @@ PROOF_BYTES = 2**26
 DRIFTING = ("dynamic", "longrope")
 """Kinds of rotary positions that change with the longest row of a pass."""
 NEEDED = ("position_ids", "logits_to_keep", "use_cache")
-
-
-class Unfit(Exception):
-    """Raised for a model that the loop cannot run; says why."""
 
 
 class Stepped:
@@ -45,7 +39,7 @@ class Stepped:
         if drifting := set(DRIFTING) & set(_rope_types(getattr(config, "rope_parameters", None))):
             raise Unfit(f"positions of type {drifting.pop()}")
         self._windows = _windows(config)
-        with _explained():
+        with explained():
             self.shape = self._measured()
 
     def __call__(self, made: Packed) -> torch.Tensor:
@@ -82,7 +76,7 @@ def prove(stepped: Stepped, *, words: int, limit: int) -> bool:
     the plain model's, or are changed by a neighbour's text."""
     texts = [_random(at, min(many, limit - singles), singles, words) for at, (many, singles) in enumerate(ROWS)]
     others = [texts[0], *(_random(99 + at, many, singles, words) for at, (many, singles) in enumerate(ROWS[1:2]))]
-    with _explained():
+    with explained():
         together, alone, changed = (_read(stepped, rows) for rows in (texts, texts[:1], others))
         plain = [stepped.plain([*many, *singles])[len(many) - 1 :] for many, singles in texts]
     worst = max(_apart(found, wanted) for found, wanted in zip(together, plain, strict=True))
@@ -92,17 +86,6 @@ def prove(stepped: Stepped, *, words: int, limit: int) -> bool:
     if not max(_apart(alone[0], together[0]), _apart(changed[0], together[0])) <= tolerance:
         raise Unfit("a neighbour changes a row")
     return torch.equal(alone[0], together[0]) and torch.equal(changed[0], together[0])
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Whatever such a model raises, as Unfit."""
-    try:
-        yield
-    except (DeviceLost, OutOfMemory, Unfit):
-        raise
-    except Exception as error:
-        raise Unfit(f"{type(error).__name__}: {error}"[:200]) from error
 
 
 def _read(stepped: Stepped, texts: Sequence[tuple[list[int], list[int]]]) -> list[torch.Tensor]:

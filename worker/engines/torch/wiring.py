@@ -14,6 +14,8 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from worker.engines.torch.unfit import Unfit
+
 ATTENTION = "textmill_desk"
 ARCHITECTURES = frozenset(
     {"bart", "marian", "mbart", "pegasus", "m2m_100", "blenderbot", "blenderbot-small", "t5", "mt5"}
@@ -21,10 +23,6 @@ ARCHITECTURES = frozenset(
 """Model types that were tried; the self-check at load decides for each model."""
 SELF = ("self_attn", "SelfAttention")
 CROSS = ("encoder_attn", "EncDecAttention")
-
-
-class Unfit(Exception):
-    """Raised for a model that cannot be run this way; says why."""
 
 
 class Desk(Protocol):
