@@ -302,6 +302,7 @@ def test_a_cancelled_text_never_comes_back_and_leaves_its_neighbours_alone(loops
     model.cancel([1, 5])
 
     assert drain(model) == {key: outcome for key, outcome in expected.items() if key not in (1, 5)}
+    assert not model._loop._in_sight  # type: ignore[attr-defined]
 
 
 def test_a_row_of_numbers_that_are_none_spoils_no_other(tiny: Tiny) -> None:

@@ -83,6 +83,16 @@ def test_shelves_take_no_more_than_they_may_and_a_mask_moves_along() -> None:
         assert shelves.bytes() <= most
 
 
+def test_a_row_that_moves_leaves_no_room_behind_that_nobody_may_take() -> None:
+    shelves = Shelves(SHAPE, 256 * SHAPE.bytes)
+    place = Place(shelves)
+
+    for tokens in (10, 100, 150, 250):
+        place.reach(room_for(tokens))
+
+        assert shelves.bytes() <= 256 * SHAPE.bytes
+
+
 def test_a_copy_is_a_row_of_its_own() -> None:
     shelves = Shelves(SHAPE, 10**6)
     first, second = placed(shelves, 10), placed(shelves, 100)
