@@ -223,7 +223,7 @@ def test_a_block_sent_twice_and_out_of_order_is_there_once(store: Store, chance:
 
 @pytest.mark.parametrize("size", [60, pytest.param(1000, marks=[pytest.mark.thorough, pytest.mark.timeout(600)])])
 def test_many_small_jobs_and_a_big_one_share_and_an_urgent_one_goes_first(deploy: Deploy, size: int) -> None:
-    """Row 41, with the numbers that real processes reach; at 10,000 of each: tests/jobs/test_store_fairness.py."""
+    """Row 41. With the numbers that real processes reach; at 10,000 of each: tests/jobs/test_store_fairness.py."""
     mill = deploy(lookahead_items=16, upkeep_s=0.5)
     slow = model(mill.store, delay_s=0.02, max_items=8)
     big = submit(mill.store, size * 8, per_chunk=8, model=slow)

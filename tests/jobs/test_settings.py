@@ -1,12 +1,13 @@
 """Settings come from arguments, the environment, secret files and a TOML file, and wrong ones are named."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from jobs.errors import InvalidSettings
 from jobs.local.process import environment
-from jobs.settings import load_settings
+from jobs.settings import Settings, load_settings
 
 
 def test_queues_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,3 +87,13 @@ def test_a_home_that_is_a_file_is_called_one(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidSettings, match="file is a file; the home is a folder"):
         load_settings(home=tmp_path / "file")
+
+
+def test_the_readme_names_every_setting_with_its_default() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `TEXTMILL_(\w+)` \| `?([^`|]*?)`? \|", readme, re.MULTILINE))
+
+    assert told.keys() == {name.upper() for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        if name not in ("home", "queues"):
+            assert told[name.upper()].strip() == ("" if field.default is None else str(field.default)), name
