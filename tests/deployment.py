@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from jobs.queue import Queue
 from jobs.schemas import Job
 from jobs.settings import Settings
@@ -18,6 +20,10 @@ from jobs.upkeep import Upkeep
 QUICK = {"lease_s": 2.0, "idle_claim_s": 0.5, "upkeep_s": 0.2, "leader_ttl_s": 1.0, "grace_s": 5.0, "log_level": "info"}
 """Seconds where a deployment has minutes."""
 NOWHERE = "redis://127.0.0.1:1/0"
+sqlite_when_thorough = pytest.mark.parametrize(
+    "store_url", [pytest.param("sqlite", marks=pytest.mark.thorough), "postgresql"], indirect=True
+)
+"""For what takes long and hardly depends on the database: on both only in `make faults`."""
 Deploy = Callable[..., "Deployment"]
 """The fixture `deploy`: a deployment on the test's servers; keyword arguments are settings."""
 

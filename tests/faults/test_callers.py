@@ -19,7 +19,7 @@ from jobs.states import Control, JobState
 from jobs.store import Store
 from tests.checker import all_results, check, check_absorbed, column, rows, states
 from tests.corpora import model, submit
-from tests.deployment import Deploy
+from tests.deployment import Deploy, sqlite_when_thorough
 from tests.rows import block, claim, done, loading_job, part, queued_job
 
 pytestmark = pytest.mark.servers
@@ -172,13 +172,14 @@ def test_one_key_used_by_many_at_once_is_one_job(deploy: Deploy, callers: int) -
             client.submit("classify", texts, model="fake", params={"top_k": 1}, idempotency_key=KEY)
 
 
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
 def test_an_upload_whose_client_dies_is_gone_on_with_by_the_same_call(
     deploy: Deploy, chance: random.Random, tmp_path: Path
 ) -> None:
     """Row 38. The file is read again, and what has arrived is not stored twice."""
     mill = deploy()
     source = tmp_path / "in.jsonl"
-    source.write_text("".join(f'{{"text": "text {number}"}}\n' for number in range(120_000)), encoding="utf-8")
+    source.write_text("".join(f'{{"text": "text {number}"}}\n' for number in range(60_000)), encoding="utf-8")
     command = [sys.executable, "-P", "-c", _SUBMIT, str(source)]
     for _ in range(3):
         process = subprocess.Popen(command, env=mill._environment(), stdout=subprocess.DEVNULL)
@@ -192,8 +193,8 @@ def test_an_upload_whose_client_dies_is_gone_on_with_by_the_same_call(
         handle = client.submit("classify", open_source(source), model="fake", idempotency_key=KEY)
 
     assert len(mill.store.jobs.list()) == 1
-    assert [seq for seq, _ in mill.store.jobs.lines(handle.id)] == list(range(120_000))
-    assert mill.store.jobs.get(handle.id).counts.total == 120_000
+    assert [seq for seq, _ in mill.store.jobs.lines(handle.id)] == list(range(60_000))
+    assert mill.store.jobs.get(handle.id).counts.total == 60_000
     assert mill.store.check() == []
 
 
@@ -221,6 +222,7 @@ def test_a_block_sent_twice_and_out_of_order_is_there_once(store: Store, chance:
     assert store.check() == []
 
 
+@sqlite_when_thorough
 @pytest.mark.parametrize("size", [60, pytest.param(1000, marks=[pytest.mark.thorough, pytest.mark.timeout(600)])])
 def test_many_small_jobs_and_a_big_one_share_and_an_urgent_one_goes_first(deploy: Deploy, size: int) -> None:
     """Row 41. With the numbers that real processes reach; at 10,000 of each: tests/jobs/test_store_fairness.py."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.checker import check, column
 from tests.corpora import model, submit
-from tests.deployment import Deploy
+from tests.deployment import Deploy, sqlite_when_thorough
 
 pytestmark = pytest.mark.servers
 
@@ -62,6 +62,7 @@ def test_a_workers_wrong_clock_makes_no_lease_end_early(
     assert abs((datetime.fromisoformat(logged[1]) - datetime.now()).total_seconds()) > 3000
 
 
+@sqlite_when_thorough
 @pytest.mark.parametrize(("times", "n_workers"), [(1, 1), pytest.param(3, 4, marks=pytest.mark.thorough)])
 def test_when_all_workers_are_gone_for_two_leases_nobody_is_blamed(deploy: Deploy, times: int, n_workers: int) -> None:
     """Row 40. Every worker dies in mid-batch, several times on end."""

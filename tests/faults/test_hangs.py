@@ -54,7 +54,7 @@ def test_what_cannot_go_on_ends_the_process_with_its_code_in_time(
 @pytest.mark.parametrize(
     "mark",
     [
-        "[[hang]]",
+        pytest.param("[[hang]]", marks=pytest.mark.thorough),
         pytest.param("[[lost]]", marks=pytest.mark.thorough),
         pytest.param("[[hang_gil 60]]", marks=pytest.mark.thorough),
     ],

@@ -215,7 +215,7 @@ def test_deadlocks_with_somebody_else_are_tried_again(mill: Deployment, server: 
 def _cross(outside: Any) -> None:
     """Lock results before chunks; a save does it the other way round."""
     with suppress(psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable), outside.transaction():
-        outside.execute("SET LOCAL lock_timeout = '2s'")
+        outside.execute("SET LOCAL lock_timeout = '600ms'")
         outside.execute("LOCK TABLE results IN SHARE MODE")
         outside.execute("SELECT 1 FROM chunks WHERE state = 'running' FOR UPDATE")
     time.sleep(0.5)

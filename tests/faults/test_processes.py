@@ -12,7 +12,7 @@ from jobs.store import Store
 from jobs.store.values import Claim, Save
 from tests.checker import check, check_absorbed, column, states
 from tests.corpora import model, submit
-from tests.deployment import Deploy
+from tests.deployment import Deploy, sqlite_when_thorough
 from tests.rows import claim, ok, queued_job
 
 pytestmark = pytest.mark.servers
@@ -24,6 +24,7 @@ _WAIT = """CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql 
     $$ BEGIN IF {when} THEN PERFORM pg_sleep(1.5); END IF; RETURN NEW; END $$"""
 
 
+@sqlite_when_thorough
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.thorough)])
 def test_a_worker_killed_in_mid_batch_is_replaced_within_lease_and_five_seconds(

@@ -95,7 +95,11 @@ def test_an_encrypted_redis_is_not_believed_without_an_authority(deploy: Deploy,
 @pytest.mark.parametrize(
     ("database_url", "redis_url"),
     [
-        (f"postgresql://mill:{SECRET}@127.0.0.1:1/mill", f"redis://:{SECRET}@127.0.0.1:1/0"),
+        pytest.param(
+            f"postgresql://mill:{SECRET}@127.0.0.1:1/mill",
+            f"redis://:{SECRET}@127.0.0.1:1/0",
+            marks=pytest.mark.thorough,
+        ),
         pytest.param(
             f"postgresql://127.0.0.1:1/mill?user=mill&password={SECRET}",
             f"redis://127.0.0.1:1/0?password={SECRET}",

@@ -41,7 +41,7 @@ def test_two_workers_share_one_job(deploy: Deploy) -> None:
 
 
 def test_cancel_and_pause_reach_a_running_worker(deploy: Deploy) -> None:
-    mill = deploy()
+    mill = deploy(lookahead_items=64)
     slow = model(mill.store, delay_s=0.05, max_items=4)
     mill.start()
     doomed, paused = (submit(mill.store, 600, per_chunk=32, model=slow) for _ in range(2))
@@ -61,6 +61,7 @@ def test_cancel_and_pause_reach_a_running_worker(deploy: Deploy) -> None:
     check(mill.store, paused)
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_celery_inspect_sees_the_worker(deploy: Deploy) -> None:
     mill = deploy()
     worker = mill.start()
