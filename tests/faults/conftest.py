@@ -36,15 +36,15 @@ def deploy(deploy: Deploy, request: pytest.FixtureRequest) -> Iterator[Deploy]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test's docstring begins with the rows it tries."""
     for item in items:
-        found = _ROWS.match(getattr(getattr(item, "function", None), "__doc__", None) or "")
-        if found:
-            item.user_properties.append(("rows", rows_of(found[1])))
+        if rows := rows_named(getattr(getattr(item, "function", None), "__doc__", None)):
+            item.user_properties.append(("rows", rows))
 
 
-def rows_of(text: str) -> list[int]:
-    """`4 and 6`, `22 to 24`, `1, 2 and 5`: the numbers meant."""
+def rows_named(docstring: str | None) -> list[int]:
+    """`Rows 4 and 6.`, `Rows 22 to 24.`, `Row 1.` at a docstring's beginning: the numbers meant."""
+    found = _ROWS.match(docstring or "")
     numbers: list[int] = []
-    for first, last in re.findall(r"(\d+)(?: to (\d+))?", text):
+    for first, last in re.findall(r"(\d+)(?: to (\d+))?", found[1] if found else ""):
         numbers += range(int(first), int(last or first) + 1)
     return numbers
 
@@ -56,6 +56,8 @@ def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None
         for report in terminalreporter.stats.get(outcome, []):
             for row in dict(report.user_properties).get("rows", []):
                 outcomes[row].add(outcome)
+    if len(outcomes) < ROWS / 2:
+        return  # a few tests by hand
     survived = [row for row, seen in outcomes.items() if seen == {"passed"}]
     missing = [str(row) for row in range(1, ROWS + 1) if row not in outcomes]
     hurt = [str(row) for row in sorted(outcomes) if row not in survived]
