@@ -101,16 +101,13 @@ class Upkeep:
         self._watched_s()
         if not leads:
             return {}
-        done = (
-            self._take_over()
-            | self._forget()
-            | {
-                "expired": self._store.jobs.expire_due(),
-                "finished": self._finish(),
-                "forecast": self._store.jobs.forecast(),
-                "hints": self._top_up(),
-            }
-        )
+        done = self._take_over() | {
+            "expired": self._store.jobs.expire_due(),
+            "finished": self._finish(),
+            "forecast": self._store.jobs.forecast(),
+            "hints": self._top_up(),
+        }
+        done |= self._forget()  # last: nobody waits for it, but for all the others
         if self._rounds % SLOW_ROUNDS == 0:
             done["abandoned"] = self._store.jobs.abandon_stale(self._settings.loading_timeout_s)
             done["forgotten"] = self._store.workers.prune(FORGET_S)

@@ -110,11 +110,6 @@ class Held:
         tokens = (tokens_in + spent[0], spent[1])
         self._row(index, ("error", None, None, code.value, clean(message), *tokens, truncated, windows))
 
-    def spoil(self, rows: Sequence[ResultRow], reason: str) -> list[ResultRow]:
-        """The rows as errors in plain words, for a database that refuses them as they are."""
-        error = ("error", None, None, ItemErrorCode.CHUNK_ERROR.value, clean(reason), 0, 0, 0, 1, None)
-        return [ResultRow(row.seq, str(row.seq), *error) for row in rows]
-
     def start_over(self) -> None:
         """Forget what was prepared: no item has a row, none can be asked."""
         claim = self.claim
@@ -202,6 +197,12 @@ class Held:
         return [
             Work((self, index, part), each, seq) for part, each in enumerate(encoded) if not isinstance(each, Failed)
         ]
+
+
+def spoilt(rows: Sequence[ResultRow], reason: str) -> list[ResultRow]:
+    """The rows as errors in plain words, for a database that refuses them as they are."""
+    error = ("error", None, None, ItemErrorCode.CHUNK_ERROR.value, clean(reason), 0, 0, 0, 1, None)
+    return [ResultRow(row.seq, str(row.seq), *error) for row in rows]
 
 
 def clean(message: str) -> str:

@@ -15,7 +15,7 @@ from jobs.tasks.base import Outcome
 from worker.backoff import backoff
 from worker.engines.base import Work
 from worker.feed import lot
-from worker.held import Held, Key
+from worker.held import Held, Key, spoilt
 from worker.inhand import InHand
 
 log = logging.getLogger("textmill.worker")
@@ -228,7 +228,7 @@ class Writer:
         if held.claim.errors + 1 >= MOST_ERRORS:
             reason = f"its results were refused {MOST_ERRORS} times, at last: {error}"
             try:
-                return self._store.chunks.save([save._replace(rows=held.spoil(save.rows, reason))])
+                return self._store.chunks.save([save._replace(rows=spoilt(save.rows, reason))])
             except StoreUnavailable as away:
                 log.warning("saving results: %s", away)
             except TextmillError:

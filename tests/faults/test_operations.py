@@ -3,12 +3,14 @@
 import random
 import subprocess
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
 from jobs.errors import InvalidState, UnknownJob, UsageError
+from jobs.schemas import Result
 from jobs.store import Store, ids
 from jobs.store.clock import later
 from jobs.store.tables import jobs
@@ -66,19 +68,14 @@ def test_a_backup_of_sqlite_under_load_loses_nothing_but_what_came_after(deploy:
     mill = deploy()
     copy = tmp_path / "copy.db"
     job_id = _half_done(mill)
-    seen = {result.seq: result for result in mill.store.results.page(job_id)}
+    seen = mill.store.results.page(job_id)
     mill.store.backup(copy)
     after = submit(mill.store, 20)
     mill.final(job_id, 60)
 
     restored = deploy(database_url=f"sqlite:///{copy}")
-    restored.upkeep.start()
-    restored.start()
-    restored.final(job_id, 60)
 
-    check(restored.store, job_id)
-    kept = {result.seq: result for result in restored.store.results.page(job_id)}
-    assert {seq: kept[seq] for seq in seen} == seen
+    _goes_on(restored, job_id, seen)
     with pytest.raises(UnknownJob):
         restored.store.jobs.get(after)
     with pytest.raises(UsageError, match="exists"):
@@ -93,7 +90,7 @@ def test_a_dump_of_postgresql_under_load_loses_nothing_but_what_came_after(
     mill = deploy()
     dump = tmp_path / "textmill.dump"
     job_id = _half_done(mill)
-    seen = {result.seq: result for result in mill.store.results.page(job_id)}
+    seen = mill.store.results.page(job_id)
     _run(postgres, "pg_dump", "--format=custom", f"--file={dump}", _libpq(store_url))
     after = submit(mill.store, 20)
     mill.final(job_id, 60)
@@ -101,13 +98,8 @@ def test_a_dump_of_postgresql_under_load_loses_nothing_but_what_came_after(
     other = postgres.create_database()
     _run(postgres, "pg_restore", "--exit-on-error", f"--dbname={_libpq(other)}", str(dump))
     restored = deploy(database_url=other)
-    restored.upkeep.start()
-    restored.start()
-    restored.final(job_id, 60)
 
-    check(restored.store, job_id)
-    kept = {result.seq: result for result in restored.store.results.page(job_id)}
-    assert {seq: kept[seq] for seq in seen} == seen
+    _goes_on(restored, job_id, seen)
     with pytest.raises(UnknownJob):
         restored.store.jobs.get(after)
     with pytest.raises(InvalidState, match="pg_dump"):
@@ -134,6 +126,16 @@ def test_a_worker_from_before_a_restore_writes_nothing_into_what_was_restored(de
     assert column(restored, "SELECT count(*) FROM results") == [0]
     assert restored.jobs.get(job_id).counts.ok == 0
     restored.close()
+
+
+def _goes_on(restored: Deployment, job_id: str, seen: Sequence[Result]) -> None:
+    """The job is finished from where the copy has it, and what was there is still the same."""
+    restored.upkeep.start()
+    restored.start()
+    restored.final(job_id, 60)
+    check(restored.store, job_id)
+    kept = {result.seq: result for result in restored.store.results.page(job_id)}
+    assert [kept[result.seq] for result in seen] == list(seen)
 
 
 def _half_done(mill: Deployment) -> str:
