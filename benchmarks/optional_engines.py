@@ -3,18 +3,18 @@
 import argparse
 import os
 import tempfile
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy
 
 from benchmarks.engines import inputs
-from benchmarks.engines.race import Gate, Way, race
+from benchmarks.engines.race import Gate, Run, Way, be_quiet, best_peer, race
 from benchmarks.report import show
 from jobs.models import ModelSpec
-from jobs.tasks.base import Classify, Generate, Request, Sampling
+from jobs.tasks.base import Classified, Classify, Generate, Request, Sampling
 from worker.engines import engine
 from worker.engines.base import Encoded, EngineCodec, Model, Room, Work
 from worker.packing import pack
@@ -48,16 +48,27 @@ def openvino(folder: Path, *, threads: int, n: int = 256, dtype: str = "float32"
     """A MiniLM-size classifier on skewed texts."""
     spec = inputs.minilm(folder).model_copy(update={"engine": "openvino", "dtype": dtype})
     requests = [Classify(text) for text in inputs.texts(inputs.skewed(n))]
-    loaded = Loaded(spec, requests, threads=threads, cache=folder / "converted")
+    load = partial(Loaded, spec, requests, threads=threads, cache=folder / "converted")
     ways = [
-        Way("textmill", lambda: [outcome.logits for outcome in loaded.run()], peer=False),
-        *(Way(f"openvino, {tokens} tokens", _openvino(loaded, tokens)) for tokens in (512, 1024, 4096)),
+        Way("textmill", partial(_textmill, load), peer=False),
+        *(Way(f"openvino, {tokens} tokens", partial(_openvino, load, tokens)) for tokens in (512, 1024, 4096)),
     ]
     return ways, f"MiniLM size, {dtype}"
 
 
-def _openvino(loaded: Loaded, tokens: int) -> Callable[[], list[Any]]:
+def _textmill(load: partial[Loaded]) -> Run:
+    loaded = load()
+    return lambda: [_plainly(outcome) for outcome in loaded.run()]
+
+
+def _plainly(outcome: Any) -> Any:
+    """Logits, or the text."""
+    return outcome.logits if isinstance(outcome, Classified) else outcome.samples[0].text
+
+
+def _openvino(load: partial[Loaded], tokens: int) -> Run:
     """The library's own call on padded arrays that lie ready, sorted by length."""
+    loaded = load()
     compiled: Any = loaded.model._net._reader._pass  # type: ignore[attr-defined]
     ids = [each.payload.ids for each in loaded.encoded]
     plan = pack(list(map(len, ids)), tokens)
@@ -89,17 +100,19 @@ def ctranslate2(
     lengths = [min(LONGEST_SOURCE, length) for length in inputs.skewed(n)]
     wishes = Sampling(max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, num_beams=beams, temperature=0)
     requests = [Generate(source=text, sampling=wishes) for text in inputs.sources(lengths)]
-    loaded = Loaded(spec, requests, threads=threads, cache=folder / "converted")
+    load = partial(Loaded, spec, requests, threads=threads, cache=folder / "converted")
+    budget = {"max_batch_size": 2048, "batch_type": "tokens"}
     ways = [
-        Way("textmill", lambda: [outcome.samples[0].text for outcome in loaded.run()], peer=False),
-        Way("ctranslate2, 32 texts", _ctranslate2(loaded, beams, max_batch_size=32)),
-        Way("ctranslate2, 2,048 tokens", _ctranslate2(loaded, beams, max_batch_size=2048, batch_type="tokens")),
+        Way("textmill", partial(_textmill, load), peer=False),
+        Way("ctranslate2, 32 texts", partial(_ctranslate2, load, beams, max_batch_size=32)),
+        Way("ctranslate2, 2,048 tokens", partial(_ctranslate2, load, beams, **budget)),
     ]
     return ways, f"Marian size, {dtype}, {beams} beam(s)"
 
 
-def _ctranslate2(loaded: Loaded, beams: int, **batches: Any) -> Callable[[], list[Any]]:
+def _ctranslate2(load: partial[Loaded], beams: int, **batches: Any) -> Run:
     """The library's own call, which sorts and cuts batches by itself, on tokens that lie ready."""
+    loaded = load()
     translator: Any = loaded.model._net._model  # type: ignore[attr-defined]
     rows = [list(map(str, each.payload.ids)) for each in loaded.encoded]
     decode: Any = loaded.codec.tokens.decode  # type: ignore[attr-defined]
@@ -120,7 +133,7 @@ def main() -> None:
     parser.add_argument("--beams", nargs="+", type=int, default=[1])
     parser.add_argument("--items", type=int)
     asked = parser.parse_args()
-    warnings.simplefilter("ignore")
+    be_quiet()
     rows: list[dict[str, object]] = []
     gates: list[Gate] = []
     for dtype in asked.dtypes:
@@ -137,9 +150,8 @@ def main() -> None:
 def _measure(ways_of: Any, rows: list[dict[str, object]], gates: list[Gate], more: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory(prefix="textmill-model-") as folder:
         ways, what = ways_of(Path(folder), **more)
-        finishes = race(ways)
-    ours = finishes["textmill"]
-    best = min((each for each in finishes.values() if each.way.peer), key=lambda each: each.seconds)
+        finishes = race(ways, threads=more["threads"])
+    ours, best = finishes["textmill"], best_peer(finishes)
     rows += [
         {
             "engine": ways_of.__name__,

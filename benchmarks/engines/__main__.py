@@ -3,10 +3,9 @@
 import argparse
 import importlib
 import os
-import warnings
 from itertools import product
 
-from benchmarks.engines.race import Gate
+from benchmarks.engines.race import Gate, be_quiet
 from benchmarks.report import show
 
 KINDS = {"encoders": ("minilm", "distilbert"), "causal": ("smollm2",), "seq2seq": ("marian", "t5")}
@@ -21,7 +20,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, help="so many instead of the usual number")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     asked = parser.parse_args()
-    _be_quiet()
+    be_quiet()
     gates: list[Gate] = []
     for kind in asked.kinds:
         measure = importlib.import_module(f"benchmarks.engines.{kind}").measure
@@ -32,15 +31,6 @@ def main() -> None:
             show(f"engines: {kind}", rows, note=f"{model}, {corpus} lengths, {asked.threads} threads")
             gates += promised
     show("engines: gates", [gate.row() for gate in gates])
-
-
-def _be_quiet() -> None:
-    """Exporters talk a lot, and none of it is about the figures."""
-    import transformers
-
-    warnings.simplefilter("ignore")
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
 
 
 if __name__ == "__main__":

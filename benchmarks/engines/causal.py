@@ -2,8 +2,8 @@
 batching and CTranslate2."""
 
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import transformers
 from benchmarks.engines import inputs
 from benchmarks.engines.direct import Direct
 from benchmarks.engines.forced import equal, generated
-from benchmarks.engines.race import Finish, Gate, Way, best_peer, race
+from benchmarks.engines.race import Finish, Gate, Run, Way, best_peer, race
 from jobs.models import ModelSpec
 from jobs.tasks.base import Generate, Sampling
 
@@ -32,7 +32,7 @@ def measure(name: str, corpus: str, *, threads: int, n: int = ITEMS) -> tuple[li
     lengths = inputs.answers(n) if skewed else [32] * n
     asked = inputs.prompts(n, own=own)
     with tempfile.TemporaryDirectory(prefix="textmill-model-") as folder:
-        finishes = race(list(ways(inputs.smollm2(Path(folder)), asked, lengths, threads=threads)))
+        finishes = race(list(ways(inputs.smollm2(Path(folder)), asked, lengths, threads=threads)), threads=threads)
     ours, base = finishes["textmill"], finishes[f"generate(), {BATCH}"]
     rows = [_row(corpus, each, base, sum(lengths)) for each in finishes.values()]
     peers = {name: each for name, each in finishes.items() if not name.startswith("generate()")}
@@ -49,7 +49,14 @@ def measure(name: str, corpus: str, *, threads: int, n: int = ITEMS) -> tuple[li
 
 def ways(spec: ModelSpec, asked: list[str], lengths: list[int], *, threads: int) -> Iterator[Way]:
     """Textmill first; each gives the new tokens of every prompt."""
-    torch.set_num_threads(threads)
+    yield Way("textmill", partial(_textmill, spec, asked, lengths, threads), peer=False)
+    yield Way("generate(), one by one", partial(_generate, spec, asked, lengths, 1))
+    yield Way(f"generate(), {BATCH}", partial(_generate, spec, asked, lengths, BATCH))
+    yield Way("continuous batching of Transformers", partial(_continuous, spec, asked, lengths))
+    yield Way("ctranslate2, told the lengths", partial(_ctranslate2, spec, asked, lengths, threads))
+
+
+def _textmill(spec: ModelSpec, asked: list[str], lengths: list[int], threads: int) -> Run:
     tokenizer = transformers.AutoTokenizer.from_pretrained(spec.path)
     direct = Direct(spec, threads=threads)
     requests = [
@@ -57,21 +64,22 @@ def ways(spec: ModelSpec, asked: list[str], lengths: list[int], *, threads: int)
         for prompt, length in zip(asked, lengths, strict=True)
     ]
 
-    def textmill() -> list[list[int]]:
+    def run() -> list[list[int]]:
         texts = [outcome.samples[0].text for outcome in direct(requests)]  # type: ignore[union-attr]
         return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
-    yield Way("textmill", textmill, peer=False)
+    return run
+
+
+def _plain(spec: ModelSpec) -> tuple[Any, Any]:
+    """The model and its tokenizer as Transformers loads them."""
     model = transformers.AutoModelForCausalLM.from_pretrained(spec.path, dtype=torch.float32).eval()
-    tokenizer.padding_side = "left"
-    for size, name in ((1, "generate(), one by one"), (BATCH, f"generate(), {BATCH}")):
-        yield Way(name, _generate(model, tokenizer, asked, lengths, size))
-    yield Way("continuous batching of Transformers", _continuous(model, tokenizer, asked, lengths))
-    with suppress(ImportError):
-        yield Way("ctranslate2, told the lengths", _ctranslate2(spec, tokenizer, asked, lengths, threads))
+    return model, transformers.AutoTokenizer.from_pretrained(spec.path, padding_side="left")
 
 
-def _generate(model: Any, tokenizer: Any, asked: list[str], lengths: list[int], size: int) -> Callable[[], Any]:
+def _generate(spec: ModelSpec, asked: list[str], lengths: list[int], size: int) -> Run:
+    model, tokenizer = _plain(spec)
+
     def run() -> list[list[int]]:
         found: list[list[int]] = []
         for start in range(0, len(asked), size):
@@ -84,9 +92,10 @@ def _generate(model: Any, tokenizer: Any, asked: list[str], lengths: list[int], 
     return run
 
 
-def _continuous(model: Any, tokenizer: Any, asked: list[str], lengths: list[int]) -> Callable[[], Any]:
-    """It takes one length for all of a call: the items of each length are a call, which is in its favour here only in
-    that nothing is generated in vain."""
+def _continuous(spec: ModelSpec, asked: list[str], lengths: list[int]) -> Run:
+    """It takes one length for all of a call, and has no end to stop at here: what is generated after an item's own
+    length is in vain, as it would not be with texts that end by themselves."""
+    model, tokenizer = _plain(spec)
 
     def run() -> list[list[int]]:
         ids = [tokenizer(prompt)["input_ids"] for prompt in asked]
@@ -105,11 +114,10 @@ def _continuous(model: Any, tokenizer: Any, asked: list[str], lengths: list[int]
     return run
 
 
-def _ctranslate2(
-    spec: ModelSpec, tokenizer: Any, asked: list[str], lengths: list[int], threads: int
-) -> Callable[[], Any]:
+def _ctranslate2(spec: ModelSpec, asked: list[str], lengths: list[int], threads: int) -> Run:
     import ctranslate2
 
+    tokenizer = transformers.AutoTokenizer.from_pretrained(spec.path)
     with tempfile.TemporaryDirectory(prefix="textmill-ct2-") as folder:
         ctranslate2.converters.TransformersConverter(spec.path).convert(f"{folder}/model", quantization="float32")
         generator = ctranslate2.Generator(f"{folder}/model", intra_threads=threads, compute_type="float32")

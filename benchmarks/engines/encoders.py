@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import transformers
 
 from benchmarks.engines import inputs
 from benchmarks.engines.direct import Direct
-from benchmarks.engines.race import Finish, Gate, Way, best_peer, race
+from benchmarks.engines.race import Finish, Gate, Run, Way, best_peer, race
 from jobs.models import ModelSpec
 from jobs.tasks.base import Classify
 from worker.engines.torch.linear import peak_gflops
@@ -37,7 +37,7 @@ def measure(name: str, corpus: str, *, threads: int, n: int = TEXTS) -> tuple[li
     asked = inputs.texts(lengths)
     with tempfile.TemporaryDirectory(prefix="textmill-model-") as folder:
         spec = BUILDERS[name](Path(folder))
-        finishes = race(list(ways(spec, asked, threads=threads)))
+        finishes = race(list(ways(spec, asked, threads=threads)), threads=threads)
         gflops = useful_gflop(spec, lengths)
     peak = peak_gflops()
     base, ours, best = finishes["pipeline, 32"], finishes["textmill"], best_peer(finishes)
@@ -57,14 +57,12 @@ def measure(name: str, corpus: str, *, threads: int, n: int = TEXTS) -> tuple[li
 
 def ways(spec: ModelSpec, asked: Texts, *, threads: int) -> Iterator[Way]:
     """Textmill first; each gives the logits of every text."""
-    torch.set_num_threads(threads)
-    direct = Direct(spec, threads=threads)
-    requests = [Classify(text) for text in asked]
-    yield Way("textmill", lambda: [outcome.logits for outcome in direct(requests)], peer=False)  # type: ignore[union-attr]
-    yield from _pipelines(spec, asked)
-    for name, make in (("openvino", _openvino), ("ctranslate2", _ctranslate2), ("onnxruntime", _onnxruntime)):
-        with suppress(ImportError):
-            yield Way(f"{name}, sorted", _sorted(spec, asked, make(spec, threads)))
+    yield Way("textmill", partial(_textmill, spec, asked, threads), peer=False)
+    yield Way("pipeline, one by one", partial(_pipeline, spec, asked, 1))
+    for size in BATCHES:
+        yield Way(f"pipeline, {size}", partial(_pipeline, spec, asked, size))
+    for name, forward in (("openvino", _openvino), ("ctranslate2", _ctranslate2), ("onnxruntime", _onnxruntime)):
+        yield Way(f"{name}, sorted", partial(_sorted, spec, asked, partial(forward, spec, threads)))
 
 
 def useful_gflop(spec: ModelSpec, lengths: Sequence[int]) -> float:
@@ -77,19 +75,23 @@ def useful_gflop(spec: ModelSpec, lengths: Sequence[int]) -> float:
     return sum(2 * weights * length + 4 * layers * width * length**2 for length in lengths) / 1e9
 
 
-def _pipelines(spec: ModelSpec, asked: Texts) -> Iterator[Way]:
+def _textmill(spec: ModelSpec, asked: Texts, threads: int) -> Run:
+    direct = Direct(spec, threads=threads)
+    requests = [Classify(text) for text in asked]
+    return lambda: [outcome.logits for outcome in direct(requests)]  # type: ignore[union-attr]
+
+
+def _pipeline(spec: ModelSpec, asked: Texts, size: int) -> Run:
     model = transformers.AutoModelForSequenceClassification.from_pretrained(spec.path, dtype=torch.float32).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(spec.path)
     made = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
 
-    def run(size: int) -> list[Any]:
+    def run() -> list[Any]:
         found = made(asked, batch_size=size, top_k=None, function_to_apply="none")
         order = list(inputs.LABELS.values())
         return [_in_order(row, order) for row in found]
 
-    yield Way("pipeline, one by one", lambda: run(1))
-    for size in BATCHES:
-        yield Way(f"pipeline, {size}", lambda size=size: run(size))  # type: ignore[misc]
+    return run
 
 
 def _in_order(row: list[dict[str, Any]], labels: list[str]) -> tuple[float, ...]:
@@ -100,9 +102,10 @@ def _in_order(row: list[dict[str, Any]], labels: list[str]) -> tuple[float, ...]
 Forward = Callable[[dict[str, Any]], Any]
 
 
-def _sorted(spec: ModelSpec, asked: Texts, forward: Forward) -> Callable[[], list[Any]]:
+def _sorted(spec: ModelSpec, asked: Texts, make: Callable[[], Forward]) -> Run:
     """A peer with what a careful user would give it: texts sorted by length, batches of a token budget."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(spec.path)
+    forward = make()
 
     def run() -> list[Any]:
         ids = tokenizer(asked)["input_ids"]

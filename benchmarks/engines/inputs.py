@@ -70,7 +70,7 @@ def _classifier(name: str, folder: Path, kind: Any, config: Any) -> ModelSpec:
     vocabulary = path / "vocab.txt"
     vocabulary.write_text("\n".join([*SPECIAL, *WORDS]), encoding="utf-8")
     tokenizer = DistilBertTokenizerFast if name == "distilbert" else BertTokenizerFast
-    tokenizer(vocab_file=str(vocabulary), model_max_length=512).save_pretrained(path)
+    tokenizer(vocab=str(vocabulary), model_max_length=512).save_pretrained(path)
     torch.manual_seed(0)
     kind(config).eval().save_pretrained(path)
     return ModelSpec(name=name, path=str(path), kind="encoder", tasks=("classify",), head="classify")

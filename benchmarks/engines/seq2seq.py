@@ -1,10 +1,9 @@
 """Translations, greedy and by beam search: Textmill's engine beside `generate()` and CTranslate2."""
 
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -12,7 +11,7 @@ import transformers
 from benchmarks.engines import inputs
 from benchmarks.engines.direct import Direct
 from benchmarks.engines.forced import equal, generated
-from benchmarks.engines.race import Finish, Gate, Way, race
+from benchmarks.engines.race import Finish, Gate, Run, Way, race
 from jobs.models import ModelSpec
 from jobs.tasks.base import Generate, Sampling
 
@@ -37,7 +36,7 @@ def measure(name: str, corpus: str, *, threads: int, n: int = ITEMS) -> tuple[li
     with tempfile.TemporaryDirectory(prefix="textmill-model-") as folder:
         spec = BUILDERS[name](Path(folder))
         for beams in TODAY:
-            finishes = race(list(ways(spec, asked, lengths, beams, threads=threads)))
+            finishes = race(list(ways(spec, asked, lengths, beams, threads=threads)), threads=threads)
             base = finishes[f"generate(), {BATCH}"]
             rows += [_row(name, corpus, beams, each, base, sum(lengths)) for each in finishes.values()]
             gates += _gates(
@@ -48,7 +47,12 @@ def measure(name: str, corpus: str, *, threads: int, n: int = ITEMS) -> tuple[li
 
 def ways(spec: ModelSpec, asked: list[str], lengths: list[int], beams: int, *, threads: int) -> Iterator[Way]:
     """Textmill first; each gives the new tokens of every text."""
-    torch.set_num_threads(threads)
+    yield Way("textmill", partial(_textmill, spec, asked, lengths, beams, threads), peer=False)
+    yield Way(f"generate(), {BATCH}", partial(_generate, spec, asked, lengths, beams))
+    yield Way("ctranslate2, told the lengths", partial(_ctranslate2, spec, asked, lengths, beams, threads))
+
+
+def _textmill(spec: ModelSpec, asked: list[str], lengths: list[int], beams: int, threads: int) -> Run:
     tokenizer = transformers.AutoTokenizer.from_pretrained(spec.path)
     direct = Direct(spec, threads=threads)
     requests = [
@@ -59,18 +63,17 @@ def ways(spec: ModelSpec, asked: list[str], lengths: list[int], beams: int, *, t
         for text, length in zip(asked, lengths, strict=True)
     ]
 
-    def textmill() -> list[list[int]]:
+    def run() -> list[list[int]]:
         texts = [outcome.samples[0].text for outcome in direct(requests)]  # type: ignore[union-attr]
         return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
-    yield Way("textmill", textmill, peer=False)
+    return run
+
+
+def _generate(spec: ModelSpec, asked: list[str], lengths: list[int], beams: int) -> Run:
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(spec.path, dtype=torch.float32).eval()
-    yield Way(f"generate(), {BATCH}", _generate(model, tokenizer, asked, lengths, beams))
-    with suppress(ImportError):
-        yield Way("ctranslate2, told the lengths", _ctranslate2(spec, tokenizer, asked, lengths, beams, threads))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(spec.path)
 
-
-def _generate(model: Any, tokenizer: Any, asked: list[str], lengths: list[int], beams: int) -> Callable[[], Any]:
     def run() -> list[list[int]]:
         found: list[list[int]] = []
         for start in range(0, len(asked), BATCH):
@@ -82,11 +85,10 @@ def _generate(model: Any, tokenizer: Any, asked: list[str], lengths: list[int], 
     return run
 
 
-def _ctranslate2(
-    spec: ModelSpec, tokenizer: Any, asked: list[str], lengths: list[int], beams: int, threads: int
-) -> Callable[[], Any]:
+def _ctranslate2(spec: ModelSpec, asked: list[str], lengths: list[int], beams: int, threads: int) -> Run:
     import ctranslate2
 
+    tokenizer = transformers.AutoTokenizer.from_pretrained(spec.path)
     with tempfile.TemporaryDirectory(prefix="textmill-ct2-") as folder:
         ctranslate2.converters.TransformersConverter(spec.path).convert(f"{folder}/model", quantization="float32")
         translator = ctranslate2.Translator(f"{folder}/model", intra_threads=threads, compute_type="float32")
