@@ -14,6 +14,7 @@ from jobs.tasks.base import Classify, Embed, Generate, Outcome, Request, Samplin
 from worker.engines.base import Encoded, EngineCodec, Model, OutOfMemory, Room, Work
 from worker.engines.batch import BatchModel, kind_of
 from worker.engines.torch import loading
+from worker.engines.torch.activations import absorb
 from worker.engines.torch.causal import CausalCodec, CausalNet
 from worker.engines.torch.causal_model import with_loop
 from worker.engines.torch.encoder import EncoderCodec
@@ -89,6 +90,7 @@ def _loaded(model: Any, codec: EncoderCodec | CausalCodec | Seq2SeqCodec, device
     if isinstance(codec, CausalCodec):
         fuse(model)
     quick = quicken(model, rows=LOOP_ROWS)
+    absorb(model)
     plain = TorchModel(model, codec, device, room)
     plain.warm_up()
     if isinstance(codec, CausalCodec):

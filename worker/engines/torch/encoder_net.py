@@ -10,6 +10,7 @@ import torch
 
 from jobs.errors import ModelFailed
 from jobs.tasks.base import Classify, Embed
+from worker.engines.torch.activations import absorb
 from worker.engines.torch.answering import Reader, ReaderNet
 from worker.engines.torch.encoder import EncoderCodec
 from worker.engines.torch.limits import first_position
@@ -63,6 +64,7 @@ class EncoderNet(ReaderNet):
                 return padded, plain, False
             fuse(self._model)
             exact = quicken(self._model, rows=(1024,)).exact
+            absorb(self._model)
             try:
                 packed = self._proven(texts, wanted, device)
             except ModelFailed as reason:

@@ -31,6 +31,9 @@ GAIN = 1.03
 TOLERANCE = 1e-4
 """Largest difference of the two layers' results, for results of about 1: they sum in different orders."""
 
+ALONE = ("none", "")
+"""What a product is followed by, as oneDNN takes it: by nothing."""
+
 Product = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -96,12 +99,16 @@ class PackedLinear(FloorLinear):
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, *, keep: bool) -> None:
         super().__init__(weight, bias)
         self._packed = _packed(weight)
+        self.then = ALONE
+        """The activation that is computed with the product, and its algorithm (activations.py)."""
         self.packed_bytes = weight.numel() * weight.element_size()
         if not keep:
             self.weight = weight.new_empty(0)  # models ask for its dtype
 
     def product(self, rows: torch.Tensor) -> torch.Tensor:
-        made: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, "none", [], "")
+        made: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            rows, self._packed, self.bias, self.then[0], [], self.then[1]
+        )
         return made
 
 

@@ -9,9 +9,7 @@ import torch
 from torch import nn
 
 from worker.engines.torch.linear import fused
-
-TOLERANCE = 1e-4
-"""Largest difference of the model's output, for outputs of about 1."""
+from worker.engines.torch.tracing import alike, answered
 
 
 class Siblings(nn.Module):
@@ -67,7 +65,7 @@ def fuse(model: nn.Module) -> int:
         for at, name in enumerate(children):
             parent._modules[name] = Sibling(siblings, at)
     after = _output(model, {}) if groups else before
-    if before is None or after is None or not _close(before, after):
+    if not alike(before, after):
         for parent, name, child in replaced:
             parent._modules[name] = child
         return 0
@@ -85,11 +83,7 @@ def _output(model: nn.Module, inputs: dict[nn.Linear, torch.Tensor]) -> torch.Te
     linears = [module for module in model.modules() if type(module) is nn.Linear]
     handles = [layer.register_forward_pre_hook(hook) for layer in linears]
     try:
-        with torch.inference_mode():
-            found: torch.Tensor = model(input_ids=torch.tensor([[0, 1, 2]]))[0]
-        return found
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
-        return None
+        return answered(model)
     finally:
         for handle in handles:
             handle.remove()
@@ -101,14 +95,9 @@ def _group(parent: nn.Module, inputs: dict[nn.Linear, torch.Tensor]) -> tuple[nn
     children = {name: each for name, each in parent.named_children() if isinstance(each, nn.Linear) and each in inputs}
     ordered = dict(sorted(children.items(), key=lambda pair: called[id(pair[1])]))
     first = next(iter(ordered.values()), None)
-    alike = {
+    same = {
         name: each
         for name, each in ordered.items()
         if first is not None and inputs[each] is inputs[first] and (each.bias is None) == (first.bias is None)
     }
-    return (parent, alike) if len(alike) > 1 else None
-
-
-def _close(before: torch.Tensor, after: torch.Tensor) -> bool:
-    largest = max(1.0, float(before.float().abs().max()))
-    return bool((before - after).float().abs().max() <= TOLERANCE * largest)
+    return (parent, same) if len(same) > 1 else None

@@ -1,0 +1,31 @@
+"""A model asked a few tokens, so that hooks see which of its modules read what."""
+
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import nn
+
+TOLERANCE = 1e-4
+"""Largest difference of a model's output after it was rearranged, for outputs of about 1."""
+
+
+def answered(model: nn.Module) -> torch.Tensor | None:
+    """Logits or token vectors for a few tokens; None for a model that cannot be asked like this."""
+    given = {"input_ids": torch.tensor([[0, 1, 2]])}
+    if "decoder_input_ids" in signature(model.forward).parameters:
+        given["decoder_input_ids"] = torch.tensor([[0, 1]])
+    try:
+        with torch.inference_mode():
+            found: Any = model(**given)[0]
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+        return None
+    return found if isinstance(found, torch.Tensor) else None
+
+
+def alike(before: torch.Tensor | None, after: torch.Tensor | None) -> bool:
+    """Whether two answers differ by rounding only; False when there is none."""
+    if before is None or after is None:
+        return False
+    largest = max(1.0, float(before.float().abs().max()))
+    return bool((before - after).float().abs().max() <= TOLERANCE * largest)
