@@ -150,7 +150,7 @@ def _work(make: Callable[[], Run], threads: int, pipe: Connection) -> None:
         while True:
             pipe.recv()
             pipe.send((True, _timed(run)))
-    except EOFError:
+    except (EOFError, BrokenPipeError):  # the race has ended
         return
     except Exception:
         pipe.send((False, traceback.format_exc()))
