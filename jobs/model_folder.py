@@ -9,6 +9,7 @@ import orjson
 
 from jobs.errors import InvalidModel
 from jobs.tasks.base import Head, Kind
+from jobs.tasks.languages import is_code
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -52,6 +53,10 @@ BARE_ENCODERS = (
 )
 
 
+BY_VECTORS = ("embed", "classify", "zero_shot", "rerank")
+"""What a sentence encoder serves."""
+
+
 class Role(NamedTuple):
     """What a model can be used for."""
 
@@ -86,7 +91,7 @@ def read_facts(folder: Path) -> Facts:
     _check_weights(folder)
     chats = bool(tokenizer.get("chat_template")) or (folder / "chat_template.jinja").is_file()
     modules = (folder / "modules.json").is_file()
-    role = _role(folder, _architecture(folder, config), embeds=modules, chats=chats)
+    role = _role(folder, _architecture(folder, config), config, embeds=modules, chats=chats)
     width = _number(config, "hidden_size", "dim") if role.head == "embed" else None
     context = _number(config, "max_position_embeddings", "n_positions") if role.kind == "causal" else None
     return Facts(role, _limit(folder), width, context)
@@ -103,15 +108,17 @@ def check_adapter(folder: Path) -> None:
     _refuse_links(folder)
 
 
-def _role(folder: Path, architecture: str, *, embeds: bool, chats: bool) -> Role:
+def _role(folder: Path, architecture: str, config: Mapping[str, Any], *, embeds: bool, chats: bool) -> Role:
     if embeds:
-        return Role("encoder", "embed", ("embed", "classify"))
+        return Role("encoder", "embed", BY_VECTORS)
     if architecture.endswith("ForSequenceClassification"):
-        return Role("encoder", "classify", ("classify",))
+        return Role("encoder", "classify", _by_head(config))
     if architecture in BARE_ENCODERS:
-        return Role("encoder", "embed", ("embed", "classify"))
+        return Role("encoder", "embed", BY_VECTORS)
     if architecture.endswith(CAUSAL_ENDINGS):
-        return Role("causal", "generate", ("generate", "classify", *(("summarize", "translate") if chats else ())))
+        return Role(
+            "causal", "generate", ("generate", "classify", "zero_shot", *(("summarize", "translate") if chats else ()))
+        )
     for group, tasks in (
         (TRANSLATES, ("translate", "generate")),
         (SUMMARIZES, ("summarize", "generate")),
@@ -124,6 +131,21 @@ def _role(folder: Path, architecture: str, *, embeds: bool, chats: bool) -> Role
         f"{folder}: no task runs a {architecture}; known are ...ForSequenceClassification, ...ForCausalLM, encoders "
         f"({', '.join(BARE_ENCODERS[:3])}, ...), sentence-transformers folders and "
         f"{', '.join((*TRANSLATES, *SUMMARIZES, *DOES_BOTH, *CONVERSES))}"
+    )
+
+
+def _by_head(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a classification head serves, told by its labels. (A configuration without labels has two, as Transformers
+    has it.)"""
+    named = config.get("id2label")
+    labels = [str(label) for label in named.values()] if isinstance(named, dict) else ["LABEL_0", "LABEL_1"]
+    infers = len(labels) > 1 and any(label.lower().startswith("entail") for label in labels)
+    languages = len(labels) > 2 and all(is_code(label) for label in labels)
+    return (
+        "classify",
+        *(("zero_shot",) if infers else ()),
+        *(("rerank",) if len(labels) == 1 else ()),
+        *(("detect_language",) if languages else ()),
     )
 
 

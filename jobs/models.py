@@ -16,7 +16,10 @@ from jobs.tasks import all_tasks, find, validate_params
 from jobs.tasks.base import Kind, Known, Task
 
 FAKE = "fake"
-"""The key that always exists: the fake engine, for every task."""
+"""A key that always exists: the fake engine, for every task."""
+LANGID = "langid"
+"""A key that always exists: languages are told apart without a model."""
+BUILT_IN = (FAKE, LANGID)
 FOLDER_ENGINES = ("torch", "ctranslate2", "openvino")
 """Engines that begin with a folder as Transformers writes them."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@-]{0,190}")
@@ -102,14 +105,14 @@ class Registry:
         self._specs = store.models
 
     def list(self) -> builtins.list[ModelSpec]:
-        """Every model, by name; `fake` is always among them."""
-        specs = {spec.name: spec for spec in (*self._specs.list(), _fake())}
+        """Every model, by name; the built-in ones are always among them."""
+        specs = {spec.name: spec for spec in (*self._specs.list(), *map(_built_in, BUILT_IN))}
         return [specs[name] for name in sorted(specs)]
 
     def get(self, name: str) -> ModelSpec:
         """The model of that name. Raises UnknownModel with the names there are."""
-        if name == FAKE:
-            return _fake()
+        if name in BUILT_IN:
+            return _built_in(name)
         spec = self._specs.get(name) if NAME.fullmatch(name) else None
         if spec is None:
             known = ", ".join(spec.name for spec in self.list())
@@ -145,8 +148,8 @@ class Registry:
 
     def add(self, spec: ModelSpec) -> ModelSpec:
         """Register the model, or replace the one of its name. Raises InvalidModel, UnknownTask."""
-        if spec.name == FAKE:
-            raise InvalidModel(f"the name {FAKE!r} is taken by the fake engine")
+        if spec.name in BUILT_IN:
+            raise InvalidModel(f"the name {spec.name!r} is taken by a built-in model")
         for name in spec.tasks:
             if spec.kind not in find(name).kinds:
                 raise InvalidModel(f"{spec.name}: {name} is not served by models of kind {spec.kind!r}")
@@ -207,7 +210,11 @@ def inspect(path: str | Path, *, name: str | None = None) -> ModelSpec:
     )
 
 
-def _fake() -> ModelSpec:
+def _built_in(name: str) -> ModelSpec:
+    if name == LANGID:
+        note = "140 languages told apart by py3langid, on any CPU"
+        tasks: tuple[str, ...] = ("detect_language",)
+        return ModelSpec(name=name, path=name, kind="encoder", head="classify", tasks=tasks, engine=name, note=note)
     tasks = tuple(task.name for task in all_tasks())
     note = "the fake engine: made-up answers, for dry runs and tests"
     return ModelSpec(name=FAKE, path=FAKE, kind="any", head="generate", tasks=tasks, engine=FAKE, note=note)

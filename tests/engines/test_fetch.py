@@ -136,7 +136,7 @@ def test_the_command_prints_specs_on_stdout_and_reasons_on_stderr(
 def test_the_demo_models_say_what_they_are_for() -> None:
     specs = {source.spec.name: source.spec for source in DEMO}
 
-    assert specs["minilm-l6"].tasks == ("embed", "classify")
+    assert specs["minilm-l6"].tasks == ("embed", "classify", "zero_shot", "rerank")
     assert specs["minilm-l6"].max_input_tokens == 256
     assert "for show" in specs["smollm2-135m-instruct"].note
     assert "{text}" in specs["smollm2-135m-instruct"].prompts["summarize"]

@@ -68,6 +68,13 @@ def _bert(name: str, folder: Path) -> ModelSpec:
     return _classifier(name, folder, transformers.BertForSequenceClassification(_labelled(config)))
 
 
+def _relevance(name: str, folder: Path) -> ModelSpec:
+    """A cross-encoder: how well a document answers a query, as one logit."""
+    tokenizer = wordpiece(folder)
+    config = transformers.BertConfig(**SIZES, **_common(tokenizer), num_labels=1)
+    return _classifier(name, folder, transformers.BertForSequenceClassification(config))
+
+
 def _distilbert(name: str, folder: Path) -> ModelSpec:
     tokenizer = wordpiece(folder, types=False)
     sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}
@@ -251,6 +258,13 @@ def _bart(name: str, folder: Path) -> ModelSpec:
     return _seq2seq(name, folder, model)
 
 
+def _bart_classifier(name: str, folder: Path) -> ModelSpec:
+    tokenizer = byte_bpe(folder, frame=True)
+    ends = {"decoder_start_token_id": 2, "forced_eos_token_id": 2}
+    config = transformers.BartConfig(**STACKS, **_common(tokenizer), **_ends(tokenizer), **ends, num_labels=3)
+    return _classifier(name, folder, transformers.BartForSequenceClassification(_labelled(config)))
+
+
 def _blenderbot(name: str, folder: Path) -> ModelSpec:
     tokenizer = byte_bpe(folder, frame=True)
     ends = {"decoder_start_token_id": 0, "forced_eos_token_id": 2}
@@ -406,6 +420,7 @@ def _multilingual(name: str, folder: Path, words: int) -> ModelSpec:
 
 BUILDERS: dict[str, Callable[[str, Path], ModelSpec]] = {
     "bert": _bert,
+    "relevance": _relevance,
     "distilbert": _distilbert,
     "roberta": _roberta,
     "xlm-roberta": _xlm_roberta,
@@ -426,6 +441,7 @@ BUILDERS: dict[str, Callable[[str, Path], ModelSpec]] = {
     **IN_FAMILY,
     "opt": _opt,
     "bart": _bart,
+    "bart-classifier": _bart_classifier,
     "t5": _t5,
     "mt5": _mt5,
     "blenderbot": _blenderbot,

@@ -73,7 +73,7 @@ def test_a_job_paused_and_resumed_again_and_again_is_done_once(
 ) -> None:
     """Row 37."""
     mill = deploy(idle_claim_s=0.1)
-    job_id = submit(mill.store, 300, per_chunk=10, model=model(mill.store, delay_s=0.05, max_items=5))
+    job_id = submit(mill.store, 60 * times, per_chunk=10, model=model(mill.store, delay_s=0.05, max_items=5))
     mill.upkeep.start()
     mill.start()
 

@@ -15,9 +15,10 @@ import psutil
 from jobs.local import broker
 from jobs.models import ModelSpec
 from jobs.store import Store
+from jobs.tasks import all_tasks
 
 TEXTMILL = str(Path(sys.executable).with_name("textmill"))
-TASKS = ("classify", "embed", "generate", "summarize", "translate")
+TASKS = tuple(task.name for task in all_tasks())
 
 
 class Home:

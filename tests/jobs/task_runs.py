@@ -21,7 +21,12 @@ KINDS: dict[str, tuple[Kind, set[type], bool, tuple[str, ...], dict[str, str]]] 
     "t5": ("seq2seq", {Generate}, False, (), {"translate": "translate {source} to {target}: {text}"}),
     "fake": ("any", {Classify, Embed, Similarity, Generate, Score}, True, ("de", "en", "ko"), {}),
 }
-PARAMS: dict[str, dict[str, Any]] = {"translate": {"source": "en", "target": "ko"}}
+PARAMS: dict[str, dict[str, Any]] = {
+    "translate": {"source": "en", "target": "ko"},
+    "zero_shot": {"labels": ["good", "bad", "so so"]},
+}
+FIELDS: dict[str, dict[str, Any]] = {"rerank": {"documents": ["Foxes eat mice.", "It rains today."]}}
+"""What an item has beside its main field."""
 
 
 class Codec(FakeCodec):
@@ -47,7 +52,9 @@ def run(
     """What the worker does with one item: its output, and what was asked in each round. Raises ItemError."""
     task = tasks.find(name)
     checked = tasks.validate_params(task, {**PARAMS.get(task.name, {}), **(params or {})})
-    item = task.input.model_validate({task.main_field: text} if isinstance(text, str) else text)
+    item = task.input.model_validate(
+        {**FIELDS.get(task.name, {}), task.main_field: text} if isinstance(text, str) else text
+    )
     asked = task.preprocess(item, checked, codec)
     if _refused(codec, asked) and checked.long_text != "error":
         asked = task.shorten(item, checked, codec)  # type: ignore[misc]

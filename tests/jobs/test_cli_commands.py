@@ -98,7 +98,7 @@ def test_tasks_are_listed_and_shown_in_full(call: Call) -> None:
     assert "did you mean 'classify'" in unknown.err
 
 
-@pytest.mark.parametrize("name", ["classify", "embed", "generate", "summarize", "translate"])
+@pytest.mark.parametrize("name", [task.name for task in tasks.all_tasks()])
 def test_every_parameter_of_a_task_is_explained(call: Call, name: str) -> None:
     params = tasks.find(name).params.model_fields
 

@@ -47,10 +47,10 @@ def registry(sqlite_url: str) -> Iterator[Registry]:
     ("architecture", "kind", "head", "tasks"),
     [
         ("DistilBertForSequenceClassification", "encoder", "classify", {"classify"}),
-        ("BertModel", "encoder", "embed", {"embed", "classify"}),
-        ("XLMRobertaModel", "encoder", "embed", {"embed", "classify"}),
-        ("LlamaForCausalLM", "causal", "generate", {"generate", "classify"}),
-        ("GPT2LMHeadModel", "causal", "generate", {"generate", "classify"}),
+        ("BertModel", "encoder", "embed", {"embed", "classify", "zero_shot", "rerank"}),
+        ("XLMRobertaModel", "encoder", "embed", {"embed", "classify", "zero_shot", "rerank"}),
+        ("LlamaForCausalLM", "causal", "generate", {"generate", "classify", "zero_shot"}),
+        ("GPT2LMHeadModel", "causal", "generate", {"generate", "classify", "zero_shot"}),
         ("MarianMTModel", "seq2seq", "generate", {"translate", "generate"}),
         ("M2M100ForConditionalGeneration", "seq2seq", "generate", {"translate", "generate"}),
         ("MBartForConditionalGeneration", "seq2seq", "generate", {"translate", "generate"}),
@@ -72,7 +72,29 @@ def test_an_architecture_tells_what_a_model_can_do(
 def test_a_chat_template_makes_a_causal_model_summarize_and_translate(make_model: MakeModel, files: Any) -> None:
     spec = inspect(make_model("LlamaForCausalLM", **files))
 
-    assert set(spec.tasks) == {"generate", "classify", "summarize", "translate"}
+    assert set(spec.tasks) == {"generate", "classify", "zero_shot", "summarize", "translate"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "tasks"),
+    [
+        (["contradiction", "neutral", "ENTAILMENT"], ("classify", "zero_shot")),
+        (["LABEL_0"], ("classify", "rerank")),
+        (["ar", "de", "pt-BR", "zh"], ("classify", "detect_language")),
+        (["de", "sad", "joy"], ("classify",)),
+    ],
+)
+def test_the_labels_of_a_classification_head_tell_what_else_it_serves(
+    make_model: MakeModel, labels: list[str], tasks: tuple[str, ...]
+) -> None:
+    config = {
+        "architectures": ["BertForSequenceClassification"],
+        "id2label": {str(at): label for at, label in enumerate(labels)},
+    }
+
+    spec = inspect(make_model(**{"config.json": config}))
+
+    assert spec.tasks == tasks
 
 
 def test_a_sentence_encoder_is_known_by_its_modules_and_keeps_its_limit(make_model: MakeModel) -> None:
@@ -80,7 +102,8 @@ def test_a_sentence_encoder_is_known_by_its_modules_and_keeps_its_limit(make_mod
 
     spec = inspect(make_model("Qwen3ForCausalLM", **files))
 
-    assert (spec.kind, spec.head, spec.tasks, spec.max_input_tokens) == ("encoder", "embed", ("embed", "classify"), 256)
+    assert (spec.kind, spec.head, spec.max_input_tokens) == ("encoder", "embed", 256)
+    assert spec.tasks == ("embed", "classify", "zero_shot", "rerank")
 
 
 @pytest.mark.parametrize(
@@ -213,9 +236,9 @@ def test_what_is_no_model_is_refused(path: str) -> None:
 
 def test_the_fake_model_is_always_there_and_serves_every_task(registry: Registry) -> None:
     assert set(registry.get("fake").tasks) == {task.name for task in all_tasks()}
-    assert [spec.name for spec in registry.list()] == ["fake"]
+    assert [spec.name for spec in registry.list()] == ["fake", "langid"]
     for task in all_tasks():
-        params = {"target": "de"} if task.name == "translate" else {}
+        params = {"translate": {"target": "de"}, "zero_shot": {"labels": ["a", "b"]}}.get(task.name, {})
         assert registry.check(task, "fake", params).engine == "fake"
 
 
@@ -226,7 +249,7 @@ def test_a_model_is_added_listed_replaced_and_removed(registry: Registry, make_m
     registry.add(spec.model_copy(update={"note": "better"}))
     listed = registry.list()
 
-    assert [each.name for each in listed] == ["fake", "senti"]
+    assert [each.name for each in listed] == ["fake", "langid", "senti"]
     assert registry.get("senti").note == "better"
     assert registry.remove("senti")
     assert not registry.remove("senti")
@@ -239,7 +262,7 @@ def test_a_model_is_added_listed_replaced_and_removed(registry: Registry, make_m
 def test_a_name_from_outside_is_only_looked_up(registry: Registry, make_model: MakeModel, name: str) -> None:
     registry.add(inspect(make_model(name="senti")))
 
-    with pytest.raises(UnknownModel, match="registered models: fake, senti"):
+    with pytest.raises(UnknownModel, match="registered models: fake, langid, senti"):
         registry.get(name)
 
 
@@ -294,7 +317,7 @@ def test_the_only_model_of_a_task_need_not_be_named(registry: Registry, make_mod
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"name": "fake"}, "taken by the fake engine"),
+        ({"name": "fake"}, "taken by a built-in model"),
         ({"path": "relative/model"}, "absolute path"),
         ({"path": "/nul\0"}, "absolute path"),
         ({"path": "/missing"}, "no such folder"),
@@ -315,7 +338,7 @@ def test_a_spec_that_no_worker_could_load_is_not_registered(
     with pytest.raises(InvalidModel, match=said):
         registry.add(ModelSpec.model_validate({**spec.model_dump(), **changes}))
 
-    assert [each.name for each in registry.list()] == ["fake"]
+    assert [each.name for each in registry.list()] == ["fake", "langid"]
 
 
 def test_a_folder_of_everything_is_no_model(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,7 +373,7 @@ def test_a_models_file_is_synced_and_other_entries_stay(
     registry.sync(file)
     again = registry.sync(file)
 
-    assert [spec.name for spec in registry.list()] == ["dry", "fake", "opus-mt.ko-en", "other"]
+    assert [spec.name for spec in registry.list()] == ["dry", "fake", "langid", "opus-mt.ko-en", "other"]
     found = registry.get("opus-mt.ko-en")
     assert (found.path, found.kind, found.tasks) == (str(tmp_path / "folder"), "seq2seq", ("translate",))
     assert found in again
@@ -384,7 +407,7 @@ def test_other_engines_of_a_models_file_are_completed_from_its_folder(
         ("[models.a]\npath = 3\n", r"\[models\.a\]"),
         ('[models."a b"]\npath = "folder"\n', r"\[models\.a b\].*\n.*name"),
         ('[models.a]\npath = "folder"\ncolour = "red"\n', r"(?s)\[models\.a\].*colour"),
-        ('[models.fake]\npath = "folder"\n', "taken by the fake engine"),
+        ('[models.fake]\npath = "folder"\n', "taken by a built-in model"),
         ('[models.a]\npath = "folder"\ntasks = ["clasify"]\n', "unknown task 'clasify'"),
     ],
 )

@@ -12,7 +12,7 @@ from jobs.tasks.base import Task
 from jobs.tasks.params import GenerationParams, Params
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
-NAMES = ["classify", "embed", "generate", "summarize", "translate"]
+NAMES = [task.name for task in tasks.all_tasks()]
 
 
 def rows(title: str) -> list[list[str]]:

@@ -1,0 +1,120 @@
+"""zero_shot: labels judged by inference, by a causal model's likelihoods or by similarity."""
+
+import math
+from typing import Any
+
+import pytest
+
+from jobs import tasks
+from jobs.errors import InvalidParams, ItemError, ItemErrorCode
+from jobs.tasks.base import Classified, Classify, Compared, Known, Request, Score, Scored, Similarity
+from tests.jobs.task_runs import Codec, run
+
+INFERENCE = ("CONTRADICTION", "NEUTRAL", "ENTAILMENT")
+
+
+def infers(logits: dict[str, tuple[float, ...]], labels: tuple[str, ...] = INFERENCE) -> Any:
+    """An NLI model that answers a hypothesis with these logits."""
+    return lambda request: Classified(logits[request.pair], labels)
+
+
+def scores(output: Any) -> dict[str, float]:
+    return {each["label"]: pytest.approx(each["score"]) for each in output.labels}
+
+
+def test_labels_compete_by_how_much_their_hypotheses_follow() -> None:
+    answers = infers({"It is art.": (9.0, 0.0, 0.0), "It is war.": (0.0, 0.0, math.log(3))})
+    params = {"labels": ["art", "war"], "hypothesis_template": "It is {}."}
+
+    output, (asked,) = run("zero_shot", "text", Codec("classifier"), params, answers)
+
+    assert asked.requests == [Classify("text", "It is art."), Classify("text", "It is war.")]
+    assert [each["label"] for each in output.labels] == ["war", "art"]
+    assert scores(output) == {"war": 0.75, "art": 0.25}
+
+
+@pytest.mark.parametrize("params", [{"labels": ["art"]}, {"labels": ["art", "war"], "multi_label": True}])
+def test_labels_that_do_not_compete_are_judged_against_their_contradiction(params: dict[str, Any]) -> None:
+    answers = infers({"This example is art.": (0.0, 50.0, math.log(3)), "This example is war.": (1.0, 0.0, 1.0)})
+
+    output, _ = run("zero-shot-classification", "text", Codec("classifier"), params, answers)
+
+    expected = {"art": 0.75, "war": 0.5}
+    assert scores(output) == {label: expected[label] for label in params["labels"]}
+
+
+def test_the_last_class_contradicts_where_the_first_entails() -> None:
+    answers = infers({"This example is art.": (math.log(3), 9.0, 0.0)}, ("entailment", "neutral", "contradiction"))
+
+    output, _ = run("zero_shot", "text", Codec("classifier"), {"labels": ["art"]}, answers)
+
+    assert scores(output) == {"art": 0.75}
+
+
+def test_a_model_without_entailment_fails_the_item_with_the_labels_it_has() -> None:
+    with pytest.raises(ItemError, match=r"'entailment'.*NEGATIVE, NEUTRAL, POSITIVE") as caught:
+        run("zero_shot", "text", Codec("classifier"))
+
+    assert caught.value.code is ItemErrorCode.INVALID_ITEM
+
+
+def test_windows_of_a_long_text_are_judged_one_by_one_and_weighed_by_their_tokens() -> None:
+    def answers(request: Request) -> Classified:
+        assert isinstance(request, Classify)
+        return Classified(
+            (0.0, 0.0, math.log(3) if ("w0" in request.text) == ("a" in str(request.pair)) else 0.0), INFERENCE
+        )
+
+    params = {"labels": ["a", "b"], "hypothesis_template": "{}"}
+
+    output, (asked,) = run("zero_shot", " ".join(f"w{n}" for n in range(30)), Codec("classifier", 21), params, answers)
+
+    first, second = asked.weights
+    assert [request.pair for request in asked.requests] == ["a", "b", "a", "b"]
+    share = (0.75 * first + 0.25 * second) / (first + second)
+    assert scores(output) == {"a": share, "b": 1 - share}
+
+
+def test_a_causal_model_is_asked_about_all_labels_at_once_and_about_each_where_several_may_fit() -> None:
+    def answers(request: Request) -> Scored:
+        assert isinstance(request, Score)
+        return Scored((math.log(3), 0.0), (1, 1))
+
+    _, (one,) = run("zero_shot", "text", Codec("chat"), {"labels": ["art", "war"]}, answers)
+    several, (each,) = run("zero_shot", "text", Codec("chat"), {"labels": ["art", "war"], "multi_label": True}, answers)
+
+    assert [request.continuations for request in one.requests] == [("art", "war")]
+    assert [request.continuations for request in each.requests] == [("yes", "no")] * 2
+    assert ['"art"' in repr(request) for request in each.requests] == [True, False]
+    assert scores(several) == {"art": 0.75, "war": 0.75}
+
+
+def test_a_sentence_encoder_compares_the_text_with_the_hypotheses() -> None:
+    def answers(request: Request) -> Compared:
+        assert request == Similarity("text", ("about art", "about war"))
+        return Compared((0.5, -0.5))
+
+    params = {"labels": ["art", "war"], "hypothesis_template": "about {}"}
+
+    alone, _ = run("zero_shot", "text", Codec("encoder"), params, answers)
+    several, _ = run("zero_shot", "text", Codec("encoder"), {**params, "multi_label": True}, answers)
+
+    assert scores(alone) == {"art": 1 / (1 + math.exp(-20)), "war": 1 / (1 + math.exp(20))}
+    assert scores(several) == {"art": 0.5, "war": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({}, "'labels' is needed"),
+        ({"labels": []}, "labels"),
+        ({"labels": ["a", "a"]}, "label 'a' is given twice"),
+        ({"labels": ["a"], "hypothesis_template": "no place"}, "has no {} for the label"),
+        ({"labels": ["a"], "candidate_labels": ["a"]}, "'labels' is given twice"),
+    ],
+)
+def test_params_that_say_nothing_are_refused(params: dict[str, Any], said: str) -> None:
+    task = tasks.find("zero_shot")
+
+    with pytest.raises(InvalidParams, match=said):
+        task.check(tasks.validate_params(task, params), Known("encoder", "classify"))
