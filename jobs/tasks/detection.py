@@ -1,6 +1,5 @@
 """Which language a text is in: py3langid 0.4 (BSD; naive Bayes over byte n-grams, 140 languages), no model needed."""
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -9,18 +8,13 @@ from jobs.errors import ItemError, ItemErrorCode
 NOT_INSTALLED = "languages are detected by py3langid, which is not installed here: pip install 'textmill[worker]'"
 
 
-def detect(text: str, *, among: Sequence[str] | None = None) -> list[tuple[str, float]]:
-    """Languages (ISO 639 codes) with their probabilities, best first: all, or `among` these, which then add up to 1.
+def detect(text: str) -> list[tuple[str, float]]:
+    """All languages (ISO 639 codes) with their probabilities, best first.
 
     None is likelier than the others in a text without letters. Raises ItemError when py3langid is not installed.
     """
     found: list[tuple[str, float]] = _identifier().rank(text)
-    if among is None:
-        return found
-    wanted = set(among)
-    some = [(language, share) for language, share in found if language in wanted]
-    total = sum(share for _, share in some)
-    return [(language, share / total if total else 1 / len(some)) for language, share in some]
+    return found
 
 
 def languages() -> list[str]:

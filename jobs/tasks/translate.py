@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import StringConstraints
 
 from jobs.errors import InvalidParams, ItemError, ItemErrorCode
 from jobs.schemas import Item
-from jobs.tasks import windows
+from jobs.tasks import detection, windows
 from jobs.tasks.base import Asked, Codec, FinishReason, Generate, Known, Outcome, Sampling, Task
 from jobs.tasks.languages import english_name
 from jobs.tasks.params import GenerationParams, Output, check_room
@@ -22,6 +22,11 @@ SHARE = 0.5
 INSTRUCTION = "Translate the following text from {source} to {target}. Reply with the translation only.\n\n{text}"
 TO_TARGET = "Translate the following text to {target}. Reply with the translation only.\n\n{text}"
 
+RECOGNIZED = 0.1
+"""Least probability of a detected language, of 140: a few words have no more, a text without letters has 0.01."""
+DETECTED = "en"
+"""Stands at submit for the language that is only known with the text."""
+
 Language = Annotated[str, StringConstraints(min_length=2, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9 _-]*$")]
 
 
@@ -31,8 +36,7 @@ class TranslateItem(Item):
 
 class TranslateParams(GenerationParams):
     source: Language | None = None
-    """The texts' language (`ko`, `pt-BR`, or the model's own code); `null`: the model's only one, or the model finds
-    out."""
+    """The texts' language (`ko`, `pt-BR`, or the model's own code); `null`: detected, for each text."""
     target: Language | None = None
     """The language to translate to; `null` only for a model of one fixed pair."""
 
@@ -40,34 +44,44 @@ class TranslateParams(GenerationParams):
 class TranslateOutput(Output):
     translation_text: str
     source: str | None
-    """The language translated from, as the job named it; `null`: it named none."""
+    """The language translated from, as the job named it, else as it was detected (ISO 639); `null`: not recognized."""
     finish_reason: FinishReason
     """`length` when `max_new_tokens` ended the translation, or that of a part: it is not whole."""
 
 
+class _State(NamedTuple):
+    """What is remembered of an item."""
+
+    source: str | None
+    gaps: tuple[str, ...] = ()
+    """The white space behind each part of its text."""
+
+
 def _preprocess(item: TranslateItem, params: TranslateParams, codec: Codec) -> Asked:
-    ask, limit = _asking(params, codec), _limit(params, codec)
     text = check_text(item.text)
+    source = _source(text, params, codec)
+    ask, limit = _asking(params, source, codec), _limit(params, codec)
     # Fewer characters than tokens allowed need no counting: a token seldom is less than a character.
     if limit is not None and params.long_text == "split" and len(text) > limit:
-        return _in_parts(text, ask, codec, limit)
-    return Asked([ask(text)])
+        return _in_parts(text, source, ask, codec, limit)
+    return Asked([ask(text)], state=_State(source))
 
 
 def _shorten(item: TranslateItem, params: TranslateParams, codec: Codec) -> Asked:
-    ask = _asking(params, codec)
+    source = _source(item.text, params, codec)
+    ask = _asking(params, source, codec)
     if params.long_text == "truncate":
         cut = windows.truncate(item.text, ask, codec)
-        return Asked([ask(cut.text)], truncated_tokens=cut.dropped)
-    return _in_parts(item.text, ask, codec, _limit(params, codec))
+        return Asked([ask(cut.text)], truncated_tokens=cut.dropped, state=_State(source))
+    return _in_parts(item.text, source, ask, codec, _limit(params, codec))
 
 
-def _in_parts(text: str, ask: Callable[[str], Generate], codec: Codec, limit: int | None) -> Asked:
+def _in_parts(text: str, source: str | None, ask: Callable[[str], Generate], codec: Codec, limit: int | None) -> Asked:
     pieces = windows.parts(text, ask, codec, limit=limit)
     return Asked(
         [ask(piece.text) for piece in pieces],
         tuple(piece.tokens for piece in pieces),
-        state=tuple(piece.gap for piece in pieces),
+        state=_State(source, tuple(piece.gap for piece in pieces)),
     )
 
 
@@ -76,9 +90,9 @@ def _postprocess(
 ) -> TranslateOutput:
     texts = [first_text(outcome) for outcome in outcomes]
     joined = texts[0]
-    for gap, text in zip(asked.state or (), texts[1:], strict=False):
+    for gap, text in zip(asked.state.gaps, texts[1:], strict=False):
         joined += _joint(gap, joined, text) + text
-    return TranslateOutput(translation_text=joined, source=params.source, finish_reason=finish_reason(outcomes))
+    return TranslateOutput(translation_text=joined, source=asked.state.source, finish_reason=finish_reason(outcomes))
 
 
 def _check(params: TranslateParams, model: Known) -> None:
@@ -87,22 +101,32 @@ def _check(params: TranslateParams, model: Known) -> None:
         raise InvalidParams("parameter 'target' is needed: the model can translate to more than one language")
     if model.kind == "causal":
         try:
-            _named(params, model.prompts.get("translate") or _default(params))
+            _named(params, params.source or DETECTED, model.prompts.get("translate") or _default(params))
         except ItemError as error:
             raise InvalidParams(error.message) from error
 
 
-def _asking(params: TranslateParams, codec: Codec) -> Callable[[str], Generate]:
+def _source(text: str, params: TranslateParams, codec: Codec) -> str | None:
+    """The text's language: the job's, else the likeliest of those that the model knows; None: not recognized."""
+    if params.source is not None:
+        return params.source
+    found = detection.detect(text)
+    if found[0][1] < RECOGNIZED:
+        return None
+    return next((code for code, _ in found if not codec.languages or codec.language(code)), None)
+
+
+def _asking(params: TranslateParams, source: str | None, codec: Codec) -> Callable[[str], Generate]:
     """How one text is put to this model: by language codes, by words, or as it is for a model of one pair."""
     need(codec, Generate, "translate")
     sampling, seed = _sampling(params, codec), params.seed
     if codec.languages:
-        source, target = _code(params.source, codec, "source"), _code(params.target, codec, "target")
+        spoken, target = _code(source, codec, "source"), _code(params.target, codec, "target")
         return lambda text: Generate(
-            source=text, sampling=sampling, seed=seed, source_language=source, target_language=target
+            source=text, sampling=sampling, seed=seed, source_language=spoken, target_language=target
         )
     default = _default(params)
-    values = _named(params, template_for(codec, "translate", default=default))
+    values = _named(params, source, template_for(codec, "translate", default=default))
     put = phrase(codec, "translate", default=default, values=values)
     return lambda text: Generate(**put(text), sampling=sampling, seed=seed)
 
@@ -126,9 +150,9 @@ def _default(params: TranslateParams) -> str:
     return INSTRUCTION if params.source else TO_TARGET
 
 
-def _named(params: TranslateParams, template: str) -> Mapping[str, str]:
+def _named(params: TranslateParams, source: str | None, template: str) -> Mapping[str, str]:
     """The languages that the template speaks of, by their English names. Raises ItemError."""
-    given, needed = {"source": params.source, "target": params.target}, names(template)
+    given, needed = {"source": source, "target": params.target}, names(template)
     return {name: _name(code, name) for name, code in given.items() if name in needed}
 
 

@@ -28,13 +28,6 @@ def test_the_language_of_a_sentence_is_found(language: str) -> None:
     assert {code for code, _ in detect(TEXTS[language])} == set(languages())
 
 
-def test_only_the_languages_asked_for_are_considered() -> None:
-    found = detect(TEXTS["de"], among=["nl", "fr"])
-
-    assert {code for code, _ in found} == {"nl", "fr"}
-    assert math.isclose(sum(share for _, share in found), 1)
-
-
 def test_languages_come_best_first_and_as_many_as_asked() -> None:
     labels = ("de", "en", "fr")
 

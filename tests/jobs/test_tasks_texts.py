@@ -199,6 +199,28 @@ def test_language_codes_are_the_models_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("Der Ausschuss trifft sich am Donnerstag wieder.", "de"),
+        ("위원회는 목요일에 다시 모인다.", "ko"),
+        ("12 345 %", None),
+    ],
+)
+def test_a_source_that_is_not_named_is_detected_among_the_models_languages(text: str, source: str | None) -> None:
+    output, rounds = run("translate", text, Codec("multilingual"), {"source": None, "target": "en"})
+
+    assert (asked_first(rounds).source_language, output.source) == (source, source)
+
+
+def test_a_prompt_that_names_the_source_is_told_the_one_detected() -> None:
+    text = "Der Ausschuss trifft sich am Donnerstag wieder."
+
+    _, rounds = run("translate", text, Codec("t5"), {"source": None, "target": "en"})
+
+    assert asked_first(rounds).source == f"translate German to English: {text}"
+
+
+@pytest.mark.parametrize(
     ("kind", "params", "words"),
     [
         ("multilingual", {"target": "fi"}, "target language 'fi' is not one of the model's: de, en, ko"),
