@@ -113,6 +113,8 @@ def _role(folder: Path, architecture: str, config: Mapping[str, Any], *, embeds:
         return Role("encoder", "embed", BY_VECTORS)
     if architecture.endswith("ForSequenceClassification"):
         return Role("encoder", "classify", _by_head(config))
+    if architecture.endswith("ForTokenClassification"):
+        return Role("encoder", "label", ("ner",))
     if architecture in BARE_ENCODERS:
         return Role("encoder", "embed", BY_VECTORS)
     if architecture.endswith(CAUSAL_ENDINGS):
@@ -128,8 +130,8 @@ def _role(folder: Path, architecture: str, config: Mapping[str, Any], *, embeds:
         if architecture in group:
             return Role("seq2seq", "generate", tasks)
     raise InvalidModel(
-        f"{folder}: no task runs a {architecture}; known are ...ForSequenceClassification, ...ForCausalLM, encoders "
-        f"({', '.join(BARE_ENCODERS[:3])}, ...), sentence-transformers folders and "
+        f"{folder}: no task runs a {architecture}; known are ...ForSequenceClassification, ...ForTokenClassification, "
+        f"...ForCausalLM, encoders ({', '.join(BARE_ENCODERS[:3])}, ...), sentence-transformers folders and "
         f"{', '.join((*TRANSLATES, *SUMMARIZES, *DOES_BOTH, *CONVERSES))}"
     )
 

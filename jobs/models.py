@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from jobs.errors import InvalidModel, InvalidSettings, ModelMismatch, UnknownModel, UnknownTask
 from jobs.model_folder import check_adapter, read_facts
 from jobs.tasks import all_tasks, find, validate_params
-from jobs.tasks.base import Kind, Known, Task
+from jobs.tasks.base import Head, Kind, Known, Task
 
 FAKE = "fake"
 """A key that always exists: the fake engine, for every task."""
@@ -54,8 +54,8 @@ class ModelSpec(BaseModel):
     device: str | None = None
     remote: Remote | None = None
     """For engine `remote` only."""
-    head: Literal["classify", "embed", "generate"]
-    """Which model class is loaded: sequence classification, bare encoder, or generation."""
+    head: Head
+    """Which model class is loaded: sequence or token classification, bare encoder, or generation."""
     adapter: str | None = None
     """A LoRA folder, merged at load."""
     prompts: Mapping[str, str] = Field(default_factory=dict)

@@ -21,6 +21,8 @@ from jobs.tasks.base import (
     Failed,
     Generate,
     Generated,
+    Labelled,
+    LabelTokens,
     More,
     Outcome,
     Request,
@@ -227,9 +229,12 @@ def _finite(numbers: Sequence[float], expected: int) -> bool:
     return len(numbers) == expected and math.isfinite(sum(numbers))
 
 
-_KINDS = frozenset({Classified, Embedded, Compared, Scored, Generated})
+_KINDS = frozenset({Classified, Labelled, Embedded, Compared, Scored, Generated})
 _FITS: dict[type, Callable[[Any, Any], bool]] = {
     Classify: lambda asked, got: type(got) is Classified and _finite(got.logits, len(got.labels)),
+    LabelTokens: lambda asked, got: (
+        type(got) is Labelled and _finite(array("f", got.logits), len(got.spans) * len(got.labels))
+    ),
     Embed: lambda asked, got: type(got) is Embedded and math.isfinite(sum(array("f", got.vector))),
     Similarity: lambda asked, got: type(got) is Compared and _finite(got.similarities, len(asked.candidates)),
     Score: lambda asked, got: type(got) is Scored and _finite(got.logprobs, len(asked.continuations)),

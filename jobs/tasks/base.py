@@ -24,6 +24,13 @@ class Classify:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelTokens:
+    """Scores of a token classification head for every token of a text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Embed:
     """One vector for a text. `pooling` None: as the model's own configuration says, else mean."""
 
@@ -88,7 +95,7 @@ class Score:
     messages: tuple[Message, ...] | None = None
 
 
-Request = Classify | Embed | Similarity | Generate | Score
+Request = Classify | LabelTokens | Embed | Similarity | Generate | Score
 
 # ----- outcomes ------------------------------------------------------------------------------------------
 
@@ -105,6 +112,17 @@ class Classified(Counted):
     labels: tuple[str, ...]
     multi_label: bool = False
     """The model's own problem type: sigmoid instead of softmax when the caller names neither."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled(Counted):
+    logits: bytes
+    """float32, little-endian, [tokens, labels]; the text's own tokens only."""
+    labels: tuple[str, ...]
+    spans: tuple[tuple[int, int], ...]
+    """Characters [start, end) of each token."""
+    inside: tuple[bool, ...]
+    """Whether a token goes on with the word of the one before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +168,12 @@ class Failed(Counted):
     message: str
 
 
-Outcome = Classified | Embedded | Compared | Generated | Scored | Failed
+Outcome = Classified | Labelled | Embedded | Compared | Generated | Scored | Failed
 
 # ----- the text side of a model --------------------------------------------------------------------------
 
 Kind = Literal["encoder", "causal", "seq2seq", "any"]
-Head = Literal["classify", "embed", "generate"]
+Head = Literal["classify", "label", "embed", "generate"]
 
 
 class Codec(Protocol):

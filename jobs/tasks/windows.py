@@ -31,6 +31,8 @@ class Window(NamedTuple):
     tokens: int
     gap: str = ""
     """The white space between this part and the next."""
+    start: int = 0
+    """Where it begins in the text, in characters."""
 
 
 class Cut(NamedTuple):
@@ -130,7 +132,9 @@ class _Document:
         """The window, and by how many tokens it is too long: cut out, a text may tokenize into more of them."""
         piece = self.text[self.spans[lo][0] : self.spans[hi - 1][1]]
         tokens = len(self._codec.spans(piece))
-        return Window(piece, tokens), max(tokens - self.room, -self._codec.room(self._ask(piece)))
+        return Window(piece, tokens, start=self.spans[lo][0]), max(
+            tokens - self.room, -self._codec.room(self._ask(piece))
+        )
 
     def _border(self, lo: int, hi: int, preferred: list[int] | None) -> int:
         """The best place to cut at or before `hi`: a preferred one, else before a word, else between characters."""

@@ -6,12 +6,26 @@ from typing import Any
 from jobs import tasks
 from jobs.errors import ItemError
 from jobs.models import ModelSpec
-from jobs.tasks.base import Asked, Classify, Embed, Failed, Generate, Kind, More, Outcome, Request, Score, Similarity
+from jobs.tasks.base import (
+    Asked,
+    Classify,
+    Embed,
+    Failed,
+    Generate,
+    Kind,
+    LabelTokens,
+    More,
+    Outcome,
+    Request,
+    Score,
+    Similarity,
+)
 from worker.engines.fake import FakeCodec, answer
 
 LIMIT = 24
 KINDS: dict[str, tuple[Kind, set[type], bool, tuple[str, ...], dict[str, str]]] = {
     "classifier": ("encoder", {Classify}, False, (), {}),
+    "tagger": ("encoder", {LabelTokens}, False, (), {}),
     "encoder": ("encoder", {Embed, Similarity}, False, (), {}),
     "chat": ("causal", {Generate, Score}, True, (), {}),
     "causal": ("causal", {Generate, Score}, False, (), {}),
@@ -19,7 +33,7 @@ KINDS: dict[str, tuple[Kind, set[type], bool, tuple[str, ...], dict[str, str]]] 
     "seq2seq": ("seq2seq", {Generate}, False, (), {}),
     "multilingual": ("seq2seq", {Generate}, False, ("de", "en", "ko"), {}),
     "t5": ("seq2seq", {Generate}, False, (), {"translate": "translate {source} to {target}: {text}"}),
-    "fake": ("any", {Classify, Embed, Similarity, Generate, Score}, True, ("de", "en", "ko"), {}),
+    "fake": ("any", {Classify, LabelTokens, Embed, Similarity, Generate, Score}, True, ("de", "en", "ko"), {}),
 }
 PARAMS: dict[str, dict[str, Any]] = {
     "translate": {"source": "en", "target": "ko"},

@@ -51,6 +51,7 @@ def registry(sqlite_url: str) -> Iterator[Registry]:
         ("XLMRobertaModel", "encoder", "embed", {"embed", "classify", "zero_shot", "rerank"}),
         ("LlamaForCausalLM", "causal", "generate", {"generate", "classify", "zero_shot"}),
         ("GPT2LMHeadModel", "causal", "generate", {"generate", "classify", "zero_shot"}),
+        ("XLMRobertaForTokenClassification", "encoder", "label", {"ner"}),
         ("MarianMTModel", "seq2seq", "generate", {"translate", "generate"}),
         ("M2M100ForConditionalGeneration", "seq2seq", "generate", {"translate", "generate"}),
         ("MBartForConditionalGeneration", "seq2seq", "generate", {"translate", "generate"}),

@@ -20,6 +20,7 @@ LABELLED = {"encoder", "chat", "causal"}
 SERVES = {
     "classify": {"classifier", "encoder", "chat", "causal", "fake"},
     "detect_language": {"classifier", "fake"},
+    "ner": {"tagger", "fake"},
     "rerank": {"encoder", "fake"},
     "zero_shot": {"encoder", "chat", "causal", "prompted", "fake"},
     "embed": {"encoder", "fake"},

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
 from jobs.errors import DeviceLost, ItemErrorCode
-from jobs.tasks.base import Classified, Compared, Embedded, Failed, Generated, Outcome, Scored
+from jobs.tasks.base import Classified, Compared, Embedded, Failed, Generated, Labelled, Outcome, Scored
 from worker.engines.base import BeforeBatch, Encoded, Key, OutOfMemory, Work
 from worker.packing import PADDED, Packing
 
@@ -261,6 +261,7 @@ _NUMBERS: dict[type, Callable[[Any], Sequence[float]]] = {
     Compared: attrgetter("similarities"),
     Scored: attrgetter("logprobs"),
     Embedded: lambda outcome: array("f", outcome.vector),
+    Labelled: lambda outcome: array("f", outcome.logits),
     Generated: lambda outcome: (),
     Failed: lambda outcome: (),
 }

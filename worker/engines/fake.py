@@ -33,6 +33,8 @@ from jobs.tasks.base import (
     Generate,
     Generated,
     Kind,
+    Labelled,
+    LabelTokens,
     Outcome,
     Request,
     Sample,
@@ -46,6 +48,7 @@ from worker.engines.batch import BatchModel
 LIMIT = 512
 """Tokens of input, unless the spec names another limit."""
 LABELS = ("NEGATIVE", "NEUTRAL", "POSITIVE")
+TOKEN_LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 LANGUAGES = ("ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "tr", "uk", "vi", "zh")
 WIDTH = 16
 """Numbers in an embedding."""
@@ -109,7 +112,7 @@ class FakeCodec:
     """Tokens are runs of anything but white space; there are no special tokens."""
 
     kind: Kind = "any"
-    heads: frozenset[type] = frozenset({Classify, Embed, Similarity, Generate, Score})
+    heads: frozenset[type] = frozenset({Classify, LabelTokens, Embed, Similarity, Generate, Score})
     has_chat_template = True
     languages = LANGUAGES
 
@@ -229,6 +232,8 @@ def _with_nan(outcome: Outcome) -> Outcome:
         return replace(outcome, similarities=(nan, *outcome.similarities[1:]))
     if isinstance(outcome, Scored):
         return replace(outcome, logprobs=(nan, *outcome.logprobs[1:]))
+    if isinstance(outcome, Labelled):
+        return replace(outcome, logits=array("f", [nan] * (len(outcome.logits) // 4)).tobytes())
     if isinstance(outcome, Embedded):
         return replace(outcome, vector=array("f", [nan] * (len(outcome.vector) // 4)).tobytes())
     return Failed(ItemErrorCode.MODEL_ERROR, "the model returned NaN")
@@ -277,6 +282,17 @@ def _paired(request: Any) -> str:
 def _classified(number: int, tokens: int) -> Classified:
     logits = tuple(((number * factor) % 4093) / 512 - 4 for factor in (1, 17, 257))
     return Classified(logits, LABELS, input_tokens=tokens)
+
+
+def _label(request: LabelTokens) -> Outcome:
+    """Words are tokens; those that begin with a capital letter are entities, of a kind that depends on the word."""
+    spans = tuple(match.span() for match in re.finditer(r"\S+", request.text))
+    logits = array("f")
+    for start, end in spans:
+        word = request.text[start:end]
+        kind = 1 + crc32(_bytes(word)) % (len(TOKEN_LABELS) - 1) if word[0].isupper() else 0
+        logits.extend(4.0 if at == kind else 0.0 for at in range(len(TOKEN_LABELS)))
+    return Labelled(logits.tobytes(), TOKEN_LABELS, spans, (False,) * len(spans), input_tokens=len(spans))
 
 
 def _vector(
@@ -333,6 +349,7 @@ def _score(request: Score) -> Outcome:
 _ENCODED: Callable[[Work], tuple[Any, int, Any]] = attrgetter("encoded")
 _LENGTH: dict[type, Callable[[Any], int]] = {
     Classify: lambda request: len(request.text.split()) + (_words(request.pair) if request.pair else 0),
+    LabelTokens: lambda request: _words(request.text),
     Embed: lambda request: _words(request.text),
     Similarity: lambda request: _words(request.text),
     Generate: lambda request: _words(_source(request)),
@@ -340,6 +357,7 @@ _LENGTH: dict[type, Callable[[Any], int]] = {
 }
 _ANSWER: dict[type, Callable[[Any], Outcome]] = {
     Classify: _classify,
+    LabelTokens: _label,
     Embed: _embed,
     Similarity: _compare,
     Generate: _generate,

@@ -2,7 +2,6 @@
 
 import random
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,9 +16,10 @@ from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
 from jobs.errors import ModelFailed
 from jobs.models import ModelSpec
-from jobs.tasks.base import Classify
+from jobs.tasks.base import Embed
 from worker.engines.openvino.reader import MODEL, OpenVinoReader
 from worker.engines.torch import loading
+from worker.engines.torch.answering import answers
 from worker.engines.torch.encoder import EncoderCodec
 from worker.engines.torch.padded import Ids, PaddedReader
 
@@ -58,14 +58,14 @@ def convert(spec: ModelSpec, codec: EncoderCodec, dtype: str, to: Path) -> None:
 class _Plain(torch.nn.Module):
     """The model with tensors for arguments and one tensor as result, as a trace wants it."""
 
-    def __init__(self, model: Any, *, classifies: bool) -> None:
+    def __init__(self, model: Any, *, embeds: bool) -> None:
         super().__init__()
-        self.model, self.classifies = model, classifies
+        self.model, self.embeds = model, embeds
 
     def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> Any:
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         found = self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
-        return found.logits if self.classifies else found.last_hidden_state
+        return found.last_hidden_state if self.embeds else found.logits
 
 
 def _traced(model: Any, codec: EncoderCodec) -> Any:
@@ -75,7 +75,7 @@ def _traced(model: Any, codec: EncoderCodec) -> Any:
     mask[1, 5:] = 0
     example = {"input_ids": ids, "attention_mask": mask}
     example |= {"token_type_ids": torch.zeros_like(ids)} if codec.tokens.has_types else {}
-    plain = _Plain(model, classifies=Classify in codec.heads)
+    plain = _Plain(model, embeds=Embed in codec.heads)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the trace takes for constant is found out by the proof
         decoder = TorchScriptPythonDecoder(plain, example_input=example)
@@ -87,8 +87,8 @@ def _prove(spec: ModelSpec, codec: EncoderCodec, model: Any, converted: Path) ->
     texts = [_text(codec, min(length, codec.limit)) for length in LENGTHS]
     plain = PaddedReader(model, pad=codec.pad, has_types=codec.tokens.has_types, device=torch.device("cpu"))
     with torch.inference_mode():
-        wanted = _answers(plain, codec, texts)
-    found = _answers(OpenVinoReader(converted, codec, dtype="float32", threads=1), codec, texts)
+        wanted = answers(plain, codec, texts)
+    found = answers(OpenVinoReader(converted, codec, dtype="float32", threads=1), codec, texts)
     for one, other in zip(wanted, found, strict=True):
         apart = float((one - other).abs().max())
         if not apart <= TOLERANCE * max(1.0, float(one.abs().max())):
@@ -96,10 +96,6 @@ def _prove(spec: ModelSpec, codec: EncoderCodec, model: Any, converted: Path) ->
                 f"model {spec.name!r}: OpenVINO {openvino.__version__} answers otherwise than the model itself "
                 f"({apart:.2g} apart), so it is not used; register it for engine 'torch'"
             )
-
-
-def _answers(reader: Any, codec: EncoderCodec, texts: Sequence[Ids]) -> list[torch.Tensor]:
-    return list(reader.logits(texts)) if Classify in codec.heads else list(reader.hidden(texts))
 
 
 def _text(codec: EncoderCodec, length: int) -> Ids:

@@ -37,6 +37,10 @@ class OpenVinoReader:
         """What the model's head says of each text: [texts, labels]."""
         return self._run(texts)
 
+    def logits_of_tokens(self, texts: Sequence[Ids]) -> list[torch.Tensor]:
+        """What the model's head says of each token: [tokens, labels] of each text."""
+        return self.hidden(texts)
+
     def _run(self, texts: Sequence[Ids]) -> torch.Tensor:
         # Every length is a shape of its own: rounding lengths up to 16 or 32 was no faster.
         width = max(len(text.ids) for text in texts)

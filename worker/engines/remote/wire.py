@@ -18,6 +18,8 @@ from jobs.tasks.base import (
     Failed,
     Generate,
     Generated,
+    Labelled,
+    LabelTokens,
     Message,
     Outcome,
     Request,
@@ -72,10 +74,11 @@ def request_in(said: Mapping[str, Any]) -> Request:
 
 
 def outcome_out(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as JSON values; vectors as base64."""
+    """An outcome as JSON values; bytes as base64."""
     fields = asdict(outcome)
-    if isinstance(outcome, Embedded):
-        fields["vector"] = b64encode(outcome.vector).decode()
+    for name, value in fields.items():
+        if isinstance(value, bytes):
+            fields[name] = b64encode(value).decode()
     return {"kind": type(outcome).__name__, **fields}
 
 
@@ -96,6 +99,7 @@ def _asked(fields: dict[str, Any]) -> dict[str, Any]:
 
 _REQUESTS: dict[str, Callable[[dict[str, Any]], Request]] = {
     "Classify": lambda fields: Classify(**fields),
+    "LabelTokens": lambda fields: LabelTokens(**fields),
     "Embed": lambda fields: Embed(**fields),
     "Similarity": lambda fields: Similarity(**_tuples(fields)),
     "Generate": lambda fields: Generate(**_asked(fields) | {"sampling": Sampling(**fields["sampling"])}),
@@ -103,6 +107,9 @@ _REQUESTS: dict[str, Callable[[dict[str, Any]], Request]] = {
 }
 _OUTCOMES: dict[str, Callable[[dict[str, Any]], Outcome]] = {
     "Classified": lambda fields: Classified(**_tuples(fields)),
+    "Labelled": lambda fields: Labelled(
+        **_tuples(fields) | {"logits": b64decode(fields["logits"]), "spans": tuple(map(tuple, fields["spans"]))}
+    ),
     "Embedded": lambda fields: Embedded(**fields | {"vector": b64decode(fields["vector"])}),
     "Compared": lambda fields: Compared(**_tuples(fields)),
     "Scored": lambda fields: Scored(**_tuples(fields)),

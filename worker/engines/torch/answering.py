@@ -5,9 +5,9 @@ from typing import Any, Protocol
 
 import torch
 
-from jobs.tasks.base import Classified, Classify, Compared, Embed, Embedded, Outcome
+from jobs.tasks.base import Classified, Classify, Compared, Embed, Embedded, Labelled, LabelTokens, Outcome
 from worker.engines.base import Work
-from worker.engines.torch.encoder import CANDIDATES, Compare, EncoderCodec
+from worker.engines.torch.encoder import CANDIDATES, Compare, EncoderCodec, Tagged
 from worker.engines.torch.padded import Ids
 from worker.engines.torch.recent import Recent
 from worker.engines.torch.sentences import Pooling
@@ -20,6 +20,15 @@ class Reader(Protocol):
     def hidden(self, texts: Sequence[Ids]) -> list[torch.Tensor]: ...
 
     def logits(self, texts: Sequence[Ids]) -> torch.Tensor: ...
+
+    def logits_of_tokens(self, texts: Sequence[Ids]) -> list[torch.Tensor]: ...
+
+
+def answers(reader: Reader, codec: EncoderCodec, texts: Sequence[Ids]) -> list[torch.Tensor]:
+    """What the model's head says of each text, or of each of its tokens; without a head, their vectors."""
+    if LabelTokens in codec.heads:
+        return reader.logits_of_tokens(texts)
+    return list(reader.logits(texts)) if Classify in codec.heads else reader.hidden(texts)
 
 
 class ReaderNet:
@@ -38,6 +47,8 @@ class ReaderNet:
         kind = type(batch[0].encoded.request)
         if kind is Classify:
             return self._classify(batch)
+        if kind is LabelTokens:
+            return self._label(batch)
         return self._embed(batch) if kind is Embed else self._compare(batch)
 
     def _classify(self, batch: Sequence[Work]) -> list[Outcome]:
@@ -45,6 +56,21 @@ class ReaderNet:
         return [
             Classified(tuple(row), self._labels, self._multi_label, input_tokens=item.encoded.length)
             for row, item in zip(logits, batch, strict=True)
+        ]
+
+    def _label(self, batch: Sequence[Work]) -> list[Outcome]:
+        payloads: list[Tagged] = [item.encoded.payload for item in batch]
+        first = len(self._codec.tokens.prefix)
+        found = self._reader.logits_of_tokens([each.text for each in payloads])
+        return [
+            Labelled(
+                _floats(logits[first : first + len(each.spans)]),
+                self._labels,
+                each.spans,
+                each.inside,
+                input_tokens=item.encoded.length,
+            )
+            for logits, each, item in zip(found, payloads, batch, strict=True)
         ]
 
     def _embed(self, batch: Sequence[Work]) -> list[Outcome]:
@@ -100,5 +126,9 @@ def _bytes(vector: torch.Tensor, request: Embed) -> bytes:
     vector = vector[: request.dimensions]
     if request.normalize:
         vector = torch.nn.functional.normalize(vector, dim=-1)
-    data: bytes = vector.numpy().astype("<f4").tobytes()
+    return _floats(vector)
+
+
+def _floats(numbers: torch.Tensor) -> bytes:
+    data: bytes = numbers.float().cpu().numpy().astype("<f4").tobytes()
     return data

@@ -1,12 +1,13 @@
 """The text side of models that read a text once: classification heads, and embeddings."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobs.errors import ItemErrorCode
 from jobs.models import ModelSpec
-from jobs.tasks.base import Classify, Embed, Failed, Kind, Request, Similarity
+from jobs.tasks.base import Classify, Embed, Failed, Head, Kind, LabelTokens, Request, Similarity
 from worker.engines.base import Encoded
 from worker.engines.torch.limits import input_limit
 from worker.engines.torch.padded import Ids
@@ -14,6 +15,11 @@ from worker.engines.torch.recent import Recent
 from worker.engines.torch.sentences import sentences_of
 from worker.engines.torch.text import TextCodec, too_long
 
+HEADS: dict[Head, frozenset[type]] = {
+    "classify": frozenset({Classify}),
+    "label": frozenset({LabelTokens}),
+    "embed": frozenset({Embed, Similarity}),
+}
 CANDIDATES = 8192
 """Candidates that are kept: labels are few, and every item is compared with the same ones."""
 
@@ -25,6 +31,14 @@ class Compare(NamedTuple):
     candidates: dict[str, Ids]
 
 
+class Tagged(NamedTuple):
+    """A text whose tokens are labelled, with what each of them stands for."""
+
+    text: Ids
+    spans: tuple[tuple[int, int], ...]
+    inside: tuple[bool, ...]
+
+
 class EncoderCodec(TextCodec):
     """The text side of classification heads and of embedding models."""
 
@@ -32,7 +46,7 @@ class EncoderCodec(TextCodec):
         self.sentences = sentences_of(folder)
         super().__init__(spec, self.sentences.folder)
         self.kind: Kind = spec.kind if spec.kind != "any" else "encoder"
-        self.heads = frozenset({Classify} if spec.head == "classify" else {Embed, Similarity})
+        self.heads = HEADS[spec.head]
         self.limit = input_limit(spec, self.config, self.tokenizer, named=self.sentences.max_tokens)
         self.width = int(self.config.get_text_config().hidden_size)
         self._known: Recent[Ids] = Recent(CANDIDATES)
@@ -54,6 +68,8 @@ class EncoderCodec(TextCodec):
         return {"embed": self.sentences.prompt + "{text}"} if self.sentences.prompt else {}
 
     def _encode(self, request: Any) -> Encoded | Failed:
+        if isinstance(request, LabelTokens):
+            return self._tagged(request)
         read = self._read(request)
         if not isinstance(request, Similarity):
             return self._fit(request, read)
@@ -62,6 +78,27 @@ class EncoderCodec(TextCodec):
         if longest > self.limit:
             return too_long(longest, self.limit)
         return self._fit(request, read, Compare(read, candidates))
+
+    def _tagged(self, request: LabelTokens) -> Encoded | Failed:
+        text = self._text(request)
+        plain = self.tokens.plain([text])[0]
+        read = self.framed(plain.ids)
+        inside = tuple(self._goes_on(text, number, *span) for number, span in zip(*plain, strict=True))
+        return self._fit(request, read, Tagged(read, tuple(plain.spans), inside))
+
+    def _goes_on(self, text: str, number: int, start: int, end: int) -> bool:
+        """As the pipeline of Transformers 5.23 tells it: by the mark of a token that continues a word, where the
+        vocabulary has one, else by the white space before it."""
+        if number == self.tokenizer.unk_token_id:
+            return False
+        if self._marks_continuations:
+            return len(self.tokenizer.convert_ids_to_tokens(number)) != end - start
+        return start > 0 and " " not in text[start - 1 : start + 1]
+
+    @cached_property
+    def _marks_continuations(self) -> bool:
+        model = getattr(getattr(self.tokenizer, "backend_tokenizer", None), "model", None)
+        return bool(getattr(model, "continuing_subword_prefix", None))
 
     def _fit(self, request: Any, read: Ids, payload: Any = None) -> Encoded | Failed:
         if len(read.ids) > self.limit:

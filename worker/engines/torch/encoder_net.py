@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from jobs.errors import ModelFailed
-from jobs.tasks.base import Classify, Embed
+from jobs.tasks.base import Embed
 from worker.engines.torch.activations import absorb
-from worker.engines.torch.answering import Reader, ReaderNet
+from worker.engines.torch.answering import Reader, ReaderNet, answers
 from worker.engines.torch.encoder import EncoderCodec
 from worker.engines.torch.limits import first_position
 from worker.engines.torch.linear import quicken
@@ -107,7 +107,7 @@ class EncoderNet(ReaderNet):
             raise ModelFailed("packed texts are answered otherwise than single ones")
 
     def _answers(self, reader: Reader, texts: Sequence[Ids]) -> list[torch.Tensor]:
-        return list(reader.logits(texts)) if Classify in self._codec.heads else list(reader.hidden(texts))
+        return answers(reader, self._codec, texts)
 
     def _most_tokens(self) -> int:
         """Positions that are told as a bias for each pair of tokens (T5) must not fill the memory."""

@@ -172,6 +172,8 @@ def _homes(folder: Path) -> list[Path]:
 def _auto_class(spec: ModelSpec, config: Any) -> Any:
     if spec.head == "classify":
         return transformers.AutoModelForSequenceClassification
+    if spec.head == "label":
+        return transformers.AutoModelForTokenClassification
     if spec.head == "embed":
         return transformers.AutoModel
     return transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM

@@ -89,6 +89,12 @@ class PackedReader:
             raise ModelFailed("its head cannot be reached")
         return logits
 
+    def logits_of_tokens(self, texts: Sequence[Ids]) -> list[torch.Tensor]:
+        """What the model's head says of each token: [tokens, labels] of each text."""
+        with self._reading(texts) as row:
+            whole = self._model(**self._given(texts)).logits[0]
+        return [whole[low:high] for low, high in row.spans()]
+
     @contextmanager
     def _reading(self, texts: Sequence[Ids]) -> Iterator[_Row]:
         global _row

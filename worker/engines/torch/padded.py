@@ -30,6 +30,11 @@ class PaddedReader:
         logits: torch.Tensor = self._model(**self._given(texts)).logits
         return logits
 
+    def logits_of_tokens(self, texts: Sequence[Ids]) -> list[torch.Tensor]:
+        """What the model's head says of each token: [tokens, labels] of each text."""
+        found = self._model(**self._given(texts)).logits
+        return [row[: len(text.ids)] for row, text in zip(found, texts, strict=True)]
+
     def _given(self, texts: Sequence[Ids]) -> dict[str, torch.Tensor]:
         width = max(len(text.ids) for text in texts)
         ids = torch.full((len(texts), width), self._pad)
