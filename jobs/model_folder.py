@@ -34,6 +34,7 @@ DOES_BOTH = (
     "LongT5ForConditionalGeneration",
 )
 CONVERSES = ("BlenderbotForConditionalGeneration", "BlenderbotSmallForConditionalGeneration")
+HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "CausalLM")
 CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
 BARE_ENCODERS = (
     "AlbertModel",
@@ -115,11 +116,15 @@ def _role(folder: Path, architecture: str, config: Mapping[str, Any], *, embeds:
         return Role("encoder", "classify", _by_head(config))
     if architecture.endswith("ForTokenClassification"):
         return Role("encoder", "label", ("ner",))
+    if architecture.endswith("ForQuestionAnswering"):
+        return Role("encoder", "answer", ("qa",))
     if architecture in BARE_ENCODERS:
         return Role("encoder", "embed", BY_VECTORS)
     if architecture.endswith(CAUSAL_ENDINGS):
         return Role(
-            "causal", "generate", ("generate", "classify", "zero_shot", *(("summarize", "translate") if chats else ()))
+            "causal",
+            "generate",
+            ("generate", "classify", "zero_shot", *(("summarize", "translate", "qa") if chats else ())),
         )
     for group, tasks in (
         (TRANSLATES, ("translate", "generate")),
@@ -129,10 +134,10 @@ def _role(folder: Path, architecture: str, config: Mapping[str, Any], *, embeds:
     ):
         if architecture in group:
             return Role("seq2seq", "generate", tasks)
+    heads = ", ".join(f"...For{head}" for head in HEADS)
     raise InvalidModel(
-        f"{folder}: no task runs a {architecture}; known are ...ForSequenceClassification, ...ForTokenClassification, "
-        f"...ForCausalLM, encoders ({', '.join(BARE_ENCODERS[:3])}, ...), sentence-transformers folders and "
-        f"{', '.join((*TRANSLATES, *SUMMARIZES, *DOES_BOTH, *CONVERSES))}"
+        f"{folder}: no task runs a {architecture}; known are {heads}, encoders ({', '.join(BARE_ENCODERS[:3])}, ...), "
+        f"sentence-transformers folders and {', '.join((*TRANSLATES, *SUMMARIZES, *DOES_BOTH, *CONVERSES))}"
     )
 
 

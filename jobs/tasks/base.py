@@ -31,6 +31,14 @@ class LabelTokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """Where in a text the answer to a question begins and ends, as scores of every token."""
+
+    question: str
+    context: str
+
+
+@dataclass(frozen=True, slots=True)
 class Embed:
     """One vector for a text. `pooling` None: as the model's own configuration says, else mean."""
 
@@ -95,7 +103,7 @@ class Score:
     messages: tuple[Message, ...] | None = None
 
 
-Request = Classify | LabelTokens | Embed | Similarity | Generate | Score
+Request = Classify | LabelTokens | Answer | Embed | Similarity | Generate | Score
 
 # ----- outcomes ------------------------------------------------------------------------------------------
 
@@ -123,6 +131,17 @@ class Labelled(Counted):
     """Characters [start, end) of each token."""
     inside: tuple[bool, ...]
     """Whether a token goes on with the word of the one before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Counted):
+    logits: bytes
+    """float32, little-endian, [1 + tokens, 2]: how well the answer begins, and ends, with a token of the context. The
+    first row is that of the model's first token, which stands for no answer."""
+    spans: tuple[tuple[int, int], ...]
+    """Characters [start, end) of each token of the context."""
+    words: tuple[tuple[int, int], ...]
+    """Those of the word it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +187,12 @@ class Failed(Counted):
     message: str
 
 
-Outcome = Classified | Labelled | Embedded | Compared | Generated | Scored | Failed
+Outcome = Classified | Labelled | Answered | Embedded | Compared | Generated | Scored | Failed
 
 # ----- the text side of a model --------------------------------------------------------------------------
 
 Kind = Literal["encoder", "causal", "seq2seq", "any"]
-Head = Literal["classify", "label", "embed", "generate"]
+Head = Literal["classify", "label", "answer", "embed", "generate"]
 
 
 class Codec(Protocol):

@@ -7,6 +7,7 @@ from jobs import tasks
 from jobs.errors import ItemError
 from jobs.models import ModelSpec
 from jobs.tasks.base import (
+    Answer,
     Asked,
     Classify,
     Embed,
@@ -26,6 +27,7 @@ LIMIT = 24
 KINDS: dict[str, tuple[Kind, set[type], bool, tuple[str, ...], dict[str, str]]] = {
     "classifier": ("encoder", {Classify}, False, (), {}),
     "tagger": ("encoder", {LabelTokens}, False, (), {}),
+    "reader": ("encoder", {Answer}, False, (), {}),
     "encoder": ("encoder", {Embed, Similarity}, False, (), {}),
     "chat": ("causal", {Generate, Score}, True, (), {}),
     "causal": ("causal", {Generate, Score}, False, (), {}),
@@ -33,13 +35,16 @@ KINDS: dict[str, tuple[Kind, set[type], bool, tuple[str, ...], dict[str, str]]] 
     "seq2seq": ("seq2seq", {Generate}, False, (), {}),
     "multilingual": ("seq2seq", {Generate}, False, ("de", "en", "ko"), {}),
     "t5": ("seq2seq", {Generate}, False, (), {"translate": "translate {source} to {target}: {text}"}),
-    "fake": ("any", {Classify, LabelTokens, Embed, Similarity, Generate, Score}, True, ("de", "en", "ko"), {}),
+    "fake": ("any", {Classify, LabelTokens, Answer, Embed, Similarity, Generate, Score}, True, ("de", "en", "ko"), {}),
 }
 PARAMS: dict[str, dict[str, Any]] = {
     "translate": {"source": "en", "target": "ko"},
     "zero_shot": {"labels": ["good", "bad", "so so"]},
 }
-FIELDS: dict[str, dict[str, Any]] = {"rerank": {"documents": ["Foxes eat mice.", "It rains today."]}}
+FIELDS: dict[str, dict[str, Any]] = {
+    "rerank": {"documents": ["Foxes eat mice.", "It rains today."]},
+    "qa": {"context": "Foxes eat mice."},
+}
 """What an item has beside its main field."""
 
 

@@ -52,6 +52,7 @@ def registry(sqlite_url: str) -> Iterator[Registry]:
         ("LlamaForCausalLM", "causal", "generate", {"generate", "classify", "zero_shot"}),
         ("GPT2LMHeadModel", "causal", "generate", {"generate", "classify", "zero_shot"}),
         ("XLMRobertaForTokenClassification", "encoder", "label", {"ner"}),
+        ("BertForQuestionAnswering", "encoder", "answer", {"qa"}),
         ("MarianMTModel", "seq2seq", "generate", {"translate", "generate"}),
         ("M2M100ForConditionalGeneration", "seq2seq", "generate", {"translate", "generate"}),
         ("MBartForConditionalGeneration", "seq2seq", "generate", {"translate", "generate"}),
@@ -73,7 +74,7 @@ def test_an_architecture_tells_what_a_model_can_do(
 def test_a_chat_template_makes_a_causal_model_summarize_and_translate(make_model: MakeModel, files: Any) -> None:
     spec = inspect(make_model("LlamaForCausalLM", **files))
 
-    assert set(spec.tasks) == {"generate", "classify", "zero_shot", "summarize", "translate"}
+    assert set(spec.tasks) == {"generate", "classify", "zero_shot", "summarize", "translate", "qa"}
 
 
 @pytest.mark.parametrize(

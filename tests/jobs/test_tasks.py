@@ -35,7 +35,7 @@ def test_an_unknown_task_is_refused_with_the_known_ones() -> None:
 
     assert "unknown task 'clasify'; did you mean 'classify'?" in str(caught.value)
     assert (
-        "known tasks: classify, detect_language, embed, generate, ner, rerank, summarize, translate, zero_shot"
+        "known tasks: classify, detect_language, embed, generate, ner, qa, rerank, summarize, translate, zero_shot"
         in str(caught.value)
     )
 

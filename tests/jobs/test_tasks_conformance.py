@@ -21,6 +21,7 @@ SERVES = {
     "classify": {"classifier", "encoder", "chat", "causal", "fake"},
     "detect_language": {"classifier", "fake"},
     "ner": {"tagger", "fake"},
+    "qa": {"reader", "chat", "causal", "prompted", "fake"},
     "rerank": {"encoder", "fake"},
     "zero_shot": {"encoder", "chat", "causal", "prompted", "fake"},
     "embed": {"encoder", "fake"},
@@ -29,7 +30,7 @@ SERVES = {
     "generate": {"chat", "causal", "prompted", "seq2seq", "multilingual", "t5", "fake"},
 }
 PAIRS = [(task, kind) for task, kinds in SERVES.items() for kind in sorted(kinds)]
-OF_ONE_TEXT = [(task, kind) for task, kind in PAIRS if task != "rerank"]
+OF_ONE_TEXT = [(task, kind) for task, kind in PAIRS if task not in FIELDS]
 """Tasks whose item is a text; how the others shorten theirs is in their own tests."""
 UNSERVED = [(task, kind) for task, kinds in SERVES.items() for kind in sorted(KINDS.keys() - kinds)]
 

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
 from jobs.errors import DeviceLost, ItemErrorCode
-from jobs.tasks.base import Classified, Compared, Embedded, Failed, Generated, Labelled, Outcome, Scored
+from jobs.tasks.base import Answered, Classified, Compared, Embedded, Failed, Generated, Labelled, Outcome, Scored
 from worker.engines.base import BeforeBatch, Encoded, Key, OutOfMemory, Work
 from worker.packing import PADDED, Packing
 
@@ -262,6 +262,7 @@ _NUMBERS: dict[type, Callable[[Any], Sequence[float]]] = {
     Scored: attrgetter("logprobs"),
     Embedded: lambda outcome: array("f", outcome.vector),
     Labelled: lambda outcome: array("f", outcome.logits),
+    Answered: lambda outcome: array("f", outcome.logits),
     Generated: lambda outcome: (),
     Failed: lambda outcome: (),
 }

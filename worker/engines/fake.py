@@ -24,6 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from jobs.errors import DeviceLost, ItemErrorCode, ModelFailed
 from jobs.models import ModelSpec
 from jobs.tasks.base import (
+    Answer,
+    Answered,
     Classified,
     Classify,
     Compared,
@@ -112,7 +114,7 @@ class FakeCodec:
     """Tokens are runs of anything but white space; there are no special tokens."""
 
     kind: Kind = "any"
-    heads: frozenset[type] = frozenset({Classify, LabelTokens, Embed, Similarity, Generate, Score})
+    heads: frozenset[type] = frozenset({Classify, LabelTokens, Answer, Embed, Similarity, Generate, Score})
     has_chat_template = True
     languages = LANGUAGES
 
@@ -232,7 +234,7 @@ def _with_nan(outcome: Outcome) -> Outcome:
         return replace(outcome, similarities=(nan, *outcome.similarities[1:]))
     if isinstance(outcome, Scored):
         return replace(outcome, logprobs=(nan, *outcome.logprobs[1:]))
-    if isinstance(outcome, Labelled):
+    if isinstance(outcome, Labelled | Answered):
         return replace(outcome, logits=array("f", [nan] * (len(outcome.logits) // 4)).tobytes())
     if isinstance(outcome, Embedded):
         return replace(outcome, vector=array("f", [nan] * (len(outcome.vector) // 4)).tobytes())
@@ -295,6 +297,16 @@ def _label(request: LabelTokens) -> Outcome:
     return Labelled(logits.tobytes(), TOKEN_LABELS, spans, (False,) * len(spans), input_tokens=len(spans))
 
 
+def _find(request: Answer) -> Outcome:
+    """Words are tokens; the answer is the one that the question's checksum falls on."""
+    spans = tuple(match.span() for match in re.finditer(r"\S+", request.context))
+    chosen = crc32(_bytes(request.question)) % len(spans) if spans else -1
+    logits = array("f", [-2.0, -2.0])
+    for at in range(len(spans)):
+        logits.extend([4.0, 4.0] if at == chosen else [0.0, 0.0])
+    return Answered(logits.tobytes(), spans, spans, input_tokens=_LENGTH[Answer](request))
+
+
 def _vector(
     text: str, pooling: str | None = None, dimensions: int = WIDTH, *, normalize: bool = True
 ) -> "array[float]":
@@ -350,6 +362,7 @@ _ENCODED: Callable[[Work], tuple[Any, int, Any]] = attrgetter("encoded")
 _LENGTH: dict[type, Callable[[Any], int]] = {
     Classify: lambda request: len(request.text.split()) + (_words(request.pair) if request.pair else 0),
     LabelTokens: lambda request: _words(request.text),
+    Answer: lambda request: _words(request.question) + _words(request.context),
     Embed: lambda request: _words(request.text),
     Similarity: lambda request: _words(request.text),
     Generate: lambda request: _words(_source(request)),
@@ -358,6 +371,7 @@ _LENGTH: dict[type, Callable[[Any], int]] = {
 _ANSWER: dict[type, Callable[[Any], Outcome]] = {
     Classify: _classify,
     LabelTokens: _label,
+    Answer: _find,
     Embed: _embed,
     Similarity: _compare,
     Generate: _generate,
@@ -368,4 +382,6 @@ _ANSWER: dict[type, Callable[[Any], Outcome]] = {
 def _text(request: Request) -> str:
     if isinstance(request, (Generate, Score)):
         return _source(request)
+    if isinstance(request, Answer):
+        return f"{request.question} {request.context}"
     return f"{request.text} {request.pair or ''}" if isinstance(request, Classify) else request.text

@@ -21,7 +21,7 @@ from worker.engines.openvino.reader import MODEL, OpenVinoReader
 from worker.engines.torch import loading
 from worker.engines.torch.answering import answers
 from worker.engines.torch.encoder import EncoderCodec
-from worker.engines.torch.padded import Ids, PaddedReader
+from worker.engines.torch.padded import Ids, PaddedReader, per_token
 
 RECIPE = 1
 """Raised when models must be converted anew."""
@@ -65,7 +65,9 @@ class _Plain(torch.nn.Module):
     def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> Any:
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         found = self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
-        return found.last_hidden_state if self.embeds else found.logits
+        if self.embeds:
+            return found.last_hidden_state
+        return found.logits if hasattr(found, "logits") else per_token(found)
 
 
 def _traced(model: Any, codec: EncoderCodec) -> Any:

@@ -10,6 +10,8 @@ from typing import IO, Any
 
 from jobs.errors import ItemErrorCode
 from jobs.tasks.base import (
+    Answer,
+    Answered,
     Classified,
     Classify,
     Compared,
@@ -100,6 +102,7 @@ def _asked(fields: dict[str, Any]) -> dict[str, Any]:
 _REQUESTS: dict[str, Callable[[dict[str, Any]], Request]] = {
     "Classify": lambda fields: Classify(**fields),
     "LabelTokens": lambda fields: LabelTokens(**fields),
+    "Answer": lambda fields: Answer(**fields),
     "Embed": lambda fields: Embed(**fields),
     "Similarity": lambda fields: Similarity(**_tuples(fields)),
     "Generate": lambda fields: Generate(**_asked(fields) | {"sampling": Sampling(**fields["sampling"])}),
@@ -109,6 +112,10 @@ _OUTCOMES: dict[str, Callable[[dict[str, Any]], Outcome]] = {
     "Classified": lambda fields: Classified(**_tuples(fields)),
     "Labelled": lambda fields: Labelled(
         **_tuples(fields) | {"logits": b64decode(fields["logits"]), "spans": tuple(map(tuple, fields["spans"]))}
+    ),
+    "Answered": lambda fields: Answered(
+        **fields
+        | {"logits": b64decode(fields["logits"]), **{at: tuple(map(tuple, fields[at])) for at in ("spans", "words")}}
     ),
     "Embedded": lambda fields: Embedded(**fields | {"vector": b64decode(fields["vector"])}),
     "Compared": lambda fields: Compared(**_tuples(fields)),

@@ -10,7 +10,7 @@ import transformers
 
 from jobs.errors import ModelFailed
 from jobs.models import ModelSpec
-from jobs.tasks.base import Classify, Embed, Generate, LabelTokens, Outcome, Request, Sampling
+from jobs.tasks.base import Answer, Classify, Embed, Generate, LabelTokens, Outcome, Request, Sampling
 from worker.engines.base import Encoded, EngineCodec, Model, OutOfMemory, Room, Work
 from worker.engines.batch import BatchModel, kind_of
 from worker.engines.torch import loading
@@ -144,6 +144,7 @@ class TorchModel(BatchModel):
 WARM_UP: tuple[Request, ...] = (
     Classify("warm up"),
     LabelTokens("warm up"),
+    Answer("warm", "up"),
     Embed("warm up"),
     Generate(prompt="warm up", sampling=Sampling(max_new_tokens=1)),
 )

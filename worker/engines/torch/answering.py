@@ -5,9 +5,20 @@ from typing import Any, Protocol
 
 import torch
 
-from jobs.tasks.base import Classified, Classify, Compared, Embed, Embedded, Labelled, LabelTokens, Outcome
+from jobs.tasks.base import (
+    Answer,
+    Answered,
+    Classified,
+    Classify,
+    Compared,
+    Embed,
+    Embedded,
+    Labelled,
+    LabelTokens,
+    Outcome,
+)
 from worker.engines.base import Work
-from worker.engines.torch.encoder import CANDIDATES, Compare, EncoderCodec, Tagged
+from worker.engines.torch.encoder import CANDIDATES, Compare, EncoderCodec, Searched, Tagged
 from worker.engines.torch.padded import Ids
 from worker.engines.torch.recent import Recent
 from worker.engines.torch.sentences import Pooling
@@ -26,7 +37,7 @@ class Reader(Protocol):
 
 def answers(reader: Reader, codec: EncoderCodec, texts: Sequence[Ids]) -> list[torch.Tensor]:
     """What the model's head says of each text, or of each of its tokens; without a head, their vectors."""
-    if LabelTokens in codec.heads:
+    if codec.heads & {LabelTokens, Answer}:
         return reader.logits_of_tokens(texts)
     return list(reader.logits(texts)) if Classify in codec.heads else reader.hidden(texts)
 
@@ -49,6 +60,8 @@ class ReaderNet:
             return self._classify(batch)
         if kind is LabelTokens:
             return self._label(batch)
+        if kind is Answer:
+            return self._answer(batch)
         return self._embed(batch) if kind is Embed else self._compare(batch)
 
     def _classify(self, batch: Sequence[Work]) -> list[Outcome]:
@@ -68,6 +81,19 @@ class ReaderNet:
                 self._labels,
                 each.spans,
                 each.inside,
+                input_tokens=item.encoded.length,
+            )
+            for logits, each, item in zip(found, payloads, batch, strict=True)
+        ]
+
+    def _answer(self, batch: Sequence[Work]) -> list[Outcome]:
+        payloads: list[Searched] = [item.encoded.payload for item in batch]
+        found = self._reader.logits_of_tokens([each.text for each in payloads])
+        return [
+            Answered(
+                _floats(torch.cat((logits[:1], logits[each.first : each.first + len(each.spans)]))),
+                each.spans,
+                each.words,
                 input_tokens=item.encoded.length,
             )
             for logits, each, item in zip(found, payloads, batch, strict=True)

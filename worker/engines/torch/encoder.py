@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jobs.errors import ItemErrorCode
 from jobs.models import ModelSpec
-from jobs.tasks.base import Classify, Embed, Failed, Head, Kind, LabelTokens, Request, Similarity
+from jobs.tasks.base import Answer, Classify, Embed, Failed, Head, Kind, LabelTokens, Request, Similarity
 from worker.engines.base import Encoded
 from worker.engines.torch.limits import input_limit
 from worker.engines.torch.padded import Ids
@@ -18,6 +18,7 @@ from worker.engines.torch.text import TextCodec, too_long
 HEADS: dict[Head, frozenset[type]] = {
     "classify": frozenset({Classify}),
     "label": frozenset({LabelTokens}),
+    "answer": frozenset({Answer}),
     "embed": frozenset({Embed, Similarity}),
 }
 CANDIDATES = 8192
@@ -37,6 +38,16 @@ class Tagged(NamedTuple):
     text: Ids
     spans: tuple[tuple[int, int], ...]
     inside: tuple[bool, ...]
+
+
+class Searched(NamedTuple):
+    """A question beside the text that is searched for its answer."""
+
+    text: Ids
+    first: int
+    """Where the context's tokens begin."""
+    spans: tuple[tuple[int, int], ...]
+    words: tuple[tuple[int, int], ...]
 
 
 class EncoderCodec(TextCodec):
@@ -70,6 +81,8 @@ class EncoderCodec(TextCodec):
     def _encode(self, request: Any) -> Encoded | Failed:
         if isinstance(request, LabelTokens):
             return self._tagged(request)
+        if isinstance(request, Answer):
+            return self._searched(request)
         read = self._read(request)
         if not isinstance(request, Similarity):
             return self._fit(request, read)
@@ -85,6 +98,13 @@ class EncoderCodec(TextCodec):
         read = self.framed(plain.ids)
         inside = tuple(self._goes_on(text, number, *span) for number, span in zip(*plain, strict=True))
         return self._fit(request, read, Tagged(read, tuple(plain.spans), inside))
+
+    def _searched(self, request: Answer) -> Encoded | Failed:
+        read = self._read(request)
+        context = self.tokens.plain([request.context])[0]
+        first = len(read.ids) - len(self.tokens.suffix) - len(context.ids)
+        words = self.tokens.words(request.context, context)
+        return self._fit(request, read, Searched(read, first, tuple(context.spans), tuple(words)))
 
     def _goes_on(self, text: str, number: int, start: int, end: int) -> bool:
         """As the pipeline of Transformers 5.23 tells it: by the mark of a token that continues a word, where the
@@ -109,6 +129,8 @@ class EncoderCodec(TextCodec):
         return Encoded(request, len(read.ids), payload or read)
 
     def _read(self, request: Any) -> Ids:
+        if isinstance(request, Answer):
+            return Ids(*self.tokens.pair(request.question, request.context))
         pair = getattr(request, "pair", None)
         if pair is None:
             return self.framed(self._ids(self._text(request)))

@@ -174,6 +174,8 @@ def _auto_class(spec: ModelSpec, config: Any) -> Any:
         return transformers.AutoModelForSequenceClassification
     if spec.head == "label":
         return transformers.AutoModelForTokenClassification
+    if spec.head == "answer":
+        return transformers.AutoModelForQuestionAnswering
     if spec.head == "embed":
         return transformers.AutoModel
     return transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM

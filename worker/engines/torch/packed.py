@@ -17,7 +17,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from jobs.errors import ModelFailed
-from worker.engines.torch.padded import Ids
+from worker.engines.torch.padded import Ids, per_token
 
 NAME = "textmill_packed"
 """What the attention is registered as."""
@@ -92,7 +92,7 @@ class PackedReader:
     def logits_of_tokens(self, texts: Sequence[Ids]) -> list[torch.Tensor]:
         """What the model's head says of each token: [tokens, labels] of each text."""
         with self._reading(texts) as row:
-            whole = self._model(**self._given(texts)).logits[0]
+            whole = per_token(self._model(**self._given(texts)))[0]
         return [whole[low:high] for low, high in row.spans()]
 
     @contextmanager

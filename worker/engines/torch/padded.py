@@ -14,6 +14,14 @@ class Ids(NamedTuple):
     """Segment of each token; all 0 but for the second text of a pair."""
 
 
+def per_token(made: Any) -> torch.Tensor:
+    """What a head says of each token, [texts, tokens, labels]; of one for answers, where they begin and end."""
+    found: torch.Tensor = (
+        made.logits if hasattr(made, "logits") else torch.stack((made.start_logits, made.end_logits), dim=-1)
+    )
+    return found
+
+
 class PaddedReader:
     """Reads texts side by side, each padded to the longest."""
 
@@ -32,7 +40,7 @@ class PaddedReader:
 
     def logits_of_tokens(self, texts: Sequence[Ids]) -> list[torch.Tensor]:
         """What the model's head says of each token: [tokens, labels] of each text."""
-        found = self._model(**self._given(texts)).logits
+        found = per_token(self._model(**self._given(texts)))
         return [row[: len(text.ids)] for row, text in zip(found, texts, strict=True)]
 
     def _given(self, texts: Sequence[Ids]) -> dict[str, torch.Tensor]:

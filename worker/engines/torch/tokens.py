@@ -39,6 +39,10 @@ class Tokens(Protocol):
         """Ids and segment types of two texts, with what the model puts between and around them."""
         ...
 
+    def words(self, text: str, plain: Plain) -> list[tuple[int, int]]:
+        """Characters of the word that each token of `plain`, the text's own, belongs to."""
+        ...
+
     def whole(self, text: str) -> list[int]:
         """Ids of a text of our own making, in which special tokens are meant."""
         ...
@@ -88,6 +92,16 @@ class FastTokens:
         ids = [*self.prefix, *left.ids, *middle, *right.ids, *self.suffix]
         second_from = len(ids) - len(right.ids) - len(self.suffix)
         return ids, [int(self.has_types and at >= second_from) for at in range(len(ids))]
+
+    def words(self, text: str, plain: Plain) -> list[tuple[int, int]]:
+        found = self._plain.encode(text, add_special_tokens=False)
+        if found.ids != plain.ids:  # disarmed: no longer the tokenizer's own words
+            return plain.spans
+        words = [found.token_to_word(at) for at in range(len(found.ids))]
+        return [
+            span if word is None else found.word_to_chars(word) or span
+            for word, span in zip(words, plain.spans, strict=True)
+        ]
 
     def whole(self, text: str) -> list[int]:
         ids: list[int] = self._whole.encode(text, add_special_tokens=False).ids
@@ -150,6 +164,9 @@ class PieceTokens:
         left, right = self.plain([first, second])
         ids = [*self.prefix, *left.ids, *right.ids, *self.suffix]
         return ids, [0] * len(ids)
+
+    def words(self, text: str, plain: Plain) -> list[tuple[int, int]]:
+        return plain.spans
 
     def whole(self, text: str) -> list[int]:
         return self._plain(text).ids
