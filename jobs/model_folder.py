@@ -34,7 +34,7 @@ DOES_BOTH = (
     "LongT5ForConditionalGeneration",
 )
 CONVERSES = ("BlenderbotForConditionalGeneration", "BlenderbotSmallForConditionalGeneration")
-HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "CausalLM")
+HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MaskedLM", "CausalLM")
 CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
 BARE_ENCODERS = (
     "AlbertModel",
@@ -118,6 +118,8 @@ def _role(folder: Path, architecture: str, config: Mapping[str, Any], *, embeds:
         return Role("encoder", "label", ("ner",))
     if architecture.endswith("ForQuestionAnswering"):
         return Role("encoder", "answer", ("qa",))
+    if architecture.endswith("ForMaskedLM"):
+        return Role("encoder", "fill", ("fill_mask",))
     if architecture in BARE_ENCODERS:
         return Role("encoder", "embed", BY_VECTORS)
     if architecture.endswith(CAUSAL_ENDINGS):

@@ -55,7 +55,8 @@ class ModelSpec(BaseModel):
     remote: Remote | None = None
     """For engine `remote` only."""
     head: Head
-    """Which model class is loaded: sequence or token classification, question answering, bare encoder, generation."""
+    """Which model class is loaded: sequence or token classification, question answering, masked words, bare
+    encoder, generation."""
     adapter: str | None = None
     """A LoRA folder, merged at load."""
     prompts: Mapping[str, str] = Field(default_factory=dict)

@@ -21,6 +21,8 @@ from jobs.tasks.base import (
     Embed,
     Embedded,
     Failed,
+    Filled,
+    FillMask,
     Generate,
     Generated,
     Labelled,
@@ -231,7 +233,7 @@ def _finite(numbers: Sequence[float], expected: int) -> bool:
     return len(numbers) == expected and math.isfinite(sum(numbers))
 
 
-_KINDS = frozenset({Classified, Labelled, Answered, Embedded, Compared, Scored, Generated})
+_KINDS = frozenset({Classified, Labelled, Answered, Filled, Embedded, Compared, Scored, Generated})
 _FITS: dict[type, Callable[[Any, Any], bool]] = {
     Classify: lambda asked, got: type(got) is Classified and _finite(got.logits, len(got.labels)),
     LabelTokens: lambda asked, got: (
@@ -241,6 +243,9 @@ _FITS: dict[type, Callable[[Any, Any], bool]] = {
         type(got) is Answered
         and _finite(array("f", got.logits), 2 + 2 * len(got.spans))
         and len(got.words) == len(got.spans)
+    ),
+    FillMask: lambda asked, got: (
+        type(got) is Filled and math.isfinite(sum(each.score for mask in got.masks for each in mask))
     ),
     Embed: lambda asked, got: type(got) is Embedded and math.isfinite(sum(array("f", got.vector))),
     Similarity: lambda asked, got: type(got) is Compared and _finite(got.similarities, len(asked.candidates)),

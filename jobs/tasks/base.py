@@ -39,6 +39,16 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class FillMask:
+    """The likeliest tokens for each place in a text where the model's mask stands (as its tokenizer writes it)."""
+
+    text: str
+    top_k: int = 5
+    targets: tuple[str, ...] = ()
+    """Only these are considered, each as its first token; empty: the whole vocabulary."""
+
+
+@dataclass(frozen=True, slots=True)
 class Embed:
     """One vector for a text. `pooling` None: as the model's own configuration says, else mean."""
 
@@ -103,7 +113,7 @@ class Score:
     messages: tuple[Message, ...] | None = None
 
 
-Request = Classify | LabelTokens | Answer | Embed | Similarity | Generate | Score
+Request = Classify | LabelTokens | Answer | FillMask | Embed | Similarity | Generate | Score
 
 # ----- outcomes ------------------------------------------------------------------------------------------
 
@@ -142,6 +152,24 @@ class Answered(Counted):
     """Characters [start, end) of each token of the context."""
     words: tuple[tuple[int, int], ...]
     """Those of the word it belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """One token in place of a mask."""
+
+    token: int
+    token_str: str
+    score: float
+    """Its probability among the whole vocabulary."""
+    sequence: str
+    """The text with it, as the model's tokens are written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filled(Counted):
+    masks: tuple[tuple[Filling, ...], ...]
+    """For each mask, in the order of the text, the likeliest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +215,12 @@ class Failed(Counted):
     message: str
 
 
-Outcome = Classified | Labelled | Answered | Embedded | Compared | Generated | Scored | Failed
+Outcome = Classified | Labelled | Answered | Filled | Embedded | Compared | Generated | Scored | Failed
 
 # ----- the text side of a model --------------------------------------------------------------------------
 
 Kind = Literal["encoder", "causal", "seq2seq", "any"]
-Head = Literal["classify", "label", "answer", "embed", "generate"]
+Head = Literal["classify", "label", "answer", "fill", "embed", "generate"]
 
 
 class Codec(Protocol):

@@ -12,6 +12,7 @@ from jobs.tasks.base import (
     Classify,
     Embed,
     Failed,
+    FillMask,
     Generate,
     Kind,
     LabelTokens,
@@ -28,6 +29,7 @@ KINDS: dict[str, tuple[Kind, set[type], bool, tuple[str, ...], dict[str, str]]] 
     "classifier": ("encoder", {Classify}, False, (), {}),
     "tagger": ("encoder", {LabelTokens}, False, (), {}),
     "reader": ("encoder", {Answer}, False, (), {}),
+    "filler": ("encoder", {FillMask}, False, (), {}),
     "encoder": ("encoder", {Embed, Similarity}, False, (), {}),
     "chat": ("causal", {Generate, Score}, True, (), {}),
     "causal": ("causal", {Generate, Score}, False, (), {}),
@@ -35,7 +37,13 @@ KINDS: dict[str, tuple[Kind, set[type], bool, tuple[str, ...], dict[str, str]]] 
     "seq2seq": ("seq2seq", {Generate}, False, (), {}),
     "multilingual": ("seq2seq", {Generate}, False, ("de", "en", "ko"), {}),
     "t5": ("seq2seq", {Generate}, False, (), {"translate": "translate {source} to {target}: {text}"}),
-    "fake": ("any", {Classify, LabelTokens, Answer, Embed, Similarity, Generate, Score}, True, ("de", "en", "ko"), {}),
+    "fake": (
+        "any",
+        {Classify, LabelTokens, Answer, FillMask, Embed, Similarity, Generate, Score},
+        True,
+        ("de", "en", "ko"),
+        {},
+    ),
 }
 PARAMS: dict[str, dict[str, Any]] = {
     "translate": {"source": "en", "target": "ko"},

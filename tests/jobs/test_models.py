@@ -53,6 +53,7 @@ def registry(sqlite_url: str) -> Iterator[Registry]:
         ("GPT2LMHeadModel", "causal", "generate", {"generate", "classify", "zero_shot"}),
         ("XLMRobertaForTokenClassification", "encoder", "label", {"ner"}),
         ("BertForQuestionAnswering", "encoder", "answer", {"qa"}),
+        ("RobertaForMaskedLM", "encoder", "fill", {"fill_mask"}),
         ("MarianMTModel", "seq2seq", "generate", {"translate", "generate"}),
         ("M2M100ForConditionalGeneration", "seq2seq", "generate", {"translate", "generate"}),
         ("MBartForConditionalGeneration", "seq2seq", "generate", {"translate", "generate"}),

@@ -9,7 +9,18 @@ from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
 from jobs.errors import DeviceLost, ItemErrorCode
-from jobs.tasks.base import Answered, Classified, Compared, Embedded, Failed, Generated, Labelled, Outcome, Scored
+from jobs.tasks.base import (
+    Answered,
+    Classified,
+    Compared,
+    Embedded,
+    Failed,
+    Filled,
+    Generated,
+    Labelled,
+    Outcome,
+    Scored,
+)
 from worker.engines.base import BeforeBatch, Encoded, Key, OutOfMemory, Work
 from worker.packing import PADDED, Packing
 
@@ -263,6 +274,7 @@ _NUMBERS: dict[type, Callable[[Any], Sequence[float]]] = {
     Embedded: lambda outcome: array("f", outcome.vector),
     Labelled: lambda outcome: array("f", outcome.logits),
     Answered: lambda outcome: array("f", outcome.logits),
+    Filled: lambda outcome: [each.score for mask in outcome.masks for each in mask],
     Generated: lambda outcome: (),
     Failed: lambda outcome: (),
 }

@@ -32,6 +32,9 @@ from jobs.tasks.base import (
     Embed,
     Embedded,
     Failed,
+    Filled,
+    Filling,
+    FillMask,
     Generate,
     Generated,
     Kind,
@@ -50,6 +53,7 @@ from worker.engines.batch import BatchModel
 LIMIT = 512
 """Tokens of input, unless the spec names another limit."""
 LABELS = ("NEGATIVE", "NEUTRAL", "POSITIVE")
+MASK = "[MASK]"
 TOKEN_LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 LANGUAGES = ("ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "tr", "uk", "vi", "zh")
 WIDTH = 16
@@ -114,7 +118,7 @@ class FakeCodec:
     """Tokens are runs of anything but white space; there are no special tokens."""
 
     kind: Kind = "any"
-    heads: frozenset[type] = frozenset({Classify, LabelTokens, Answer, Embed, Similarity, Generate, Score})
+    heads: frozenset[type] = frozenset({Classify, LabelTokens, Answer, FillMask, Embed, Similarity, Generate, Score})
     has_chat_template = True
     languages = LANGUAGES
 
@@ -307,6 +311,25 @@ def _find(request: Answer) -> Outcome:
     return Answered(logits.tobytes(), spans, spans, input_tokens=_LENGTH[Answer](request))
 
 
+def _fill(request: FillMask) -> Outcome:
+    """Words of the text itself, or the targets, in an order that depends on the text. The mask is `[MASK]`."""
+    pieces = request.text.split(MASK)
+    if len(pieces) < 2:
+        return Failed(ItemErrorCode.NO_MASK, f"the text has no {MASK!r}, which is the model's mask")
+    words = list(request.targets or dict.fromkeys(" ".join(pieces).split()) or ("nothing",))
+    words.sort(key=lambda word: crc32(_bytes(f"{request.text}\0{word}")))
+    masks = []
+    for at in range(1, len(pieces)):
+        before, after = MASK.join(pieces[:at]), MASK.join(pieces[at:])
+        masks.append(
+            tuple(
+                Filling(crc32(_bytes(word)) % 30_000, word, 0.5**rank, f"{before}{word}{after}")
+                for rank, word in enumerate(words[: request.top_k], 1)
+            )
+        )
+    return Filled(tuple(masks), input_tokens=_words(request.text))
+
+
 def _vector(
     text: str, pooling: str | None = None, dimensions: int = WIDTH, *, normalize: bool = True
 ) -> "array[float]":
@@ -363,6 +386,7 @@ _LENGTH: dict[type, Callable[[Any], int]] = {
     Classify: lambda request: len(request.text.split()) + (_words(request.pair) if request.pair else 0),
     LabelTokens: lambda request: _words(request.text),
     Answer: lambda request: _words(request.question) + _words(request.context),
+    FillMask: lambda request: _words(request.text),
     Embed: lambda request: _words(request.text),
     Similarity: lambda request: _words(request.text),
     Generate: lambda request: _words(_source(request)),
@@ -372,6 +396,7 @@ _ANSWER: dict[type, Callable[[Any], Outcome]] = {
     Classify: _classify,
     LabelTokens: _label,
     Answer: _find,
+    FillMask: _fill,
     Embed: _embed,
     Similarity: _compare,
     Generate: _generate,

@@ -41,6 +41,10 @@ class OpenVinoReader:
         """What the model's head says of each token: [tokens, labels] of each text."""
         return self.hidden(texts)
 
+    def logits_at(self, texts: Sequence[Ids], places: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """What the model's head says at some places of each text: [places, words]."""
+        return [rows[list(some)] for rows, some in zip(self.hidden(texts), places, strict=True)]
+
     def _run(self, texts: Sequence[Ids]) -> torch.Tensor:
         # Every length is a shape of its own: rounding lengths up to 16 or 32 was no faster.
         width = max(len(text.ids) for text in texts)

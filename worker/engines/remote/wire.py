@@ -18,6 +18,9 @@ from jobs.tasks.base import (
     Embed,
     Embedded,
     Failed,
+    Filled,
+    Filling,
+    FillMask,
     Generate,
     Generated,
     Labelled,
@@ -103,6 +106,7 @@ _REQUESTS: dict[str, Callable[[dict[str, Any]], Request]] = {
     "Classify": lambda fields: Classify(**fields),
     "LabelTokens": lambda fields: LabelTokens(**fields),
     "Answer": lambda fields: Answer(**fields),
+    "FillMask": lambda fields: FillMask(**_tuples(fields)),
     "Embed": lambda fields: Embed(**fields),
     "Similarity": lambda fields: Similarity(**_tuples(fields)),
     "Generate": lambda fields: Generate(**_asked(fields) | {"sampling": Sampling(**fields["sampling"])}),
@@ -116,6 +120,9 @@ _OUTCOMES: dict[str, Callable[[dict[str, Any]], Outcome]] = {
     "Answered": lambda fields: Answered(
         **fields
         | {"logits": b64decode(fields["logits"]), **{at: tuple(map(tuple, fields[at])) for at in ("spans", "words")}}
+    ),
+    "Filled": lambda fields: Filled(
+        **fields | {"masks": tuple(tuple(Filling(**each) for each in mask) for mask in fields["masks"])}
     ),
     "Embedded": lambda fields: Embedded(**fields | {"vector": b64decode(fields["vector"])}),
     "Compared": lambda fields: Compared(**_tuples(fields)),

@@ -10,7 +10,7 @@ import transformers
 
 from jobs.errors import ModelFailed
 from jobs.models import ModelSpec
-from jobs.tasks.base import Answer, Classify, Embed, Generate, LabelTokens, Outcome, Request, Sampling
+from jobs.tasks.base import Answer, Classify, Embed, FillMask, Generate, LabelTokens, Outcome, Request, Sampling
 from worker.engines.base import Encoded, EngineCodec, Model, OutOfMemory, Room, Work
 from worker.engines.batch import BatchModel, kind_of
 from worker.engines.torch import loading
@@ -126,7 +126,7 @@ class TorchModel(BatchModel):
     def warm_up(self) -> None:
         """One small request of a kind the model answers, so that what cannot work shows before a job's items do."""
         asked = next(request for request in WARM_UP if type(request) in self._codec.heads)
-        for encoded in self._codec.encode([_for_kind(asked, self._codec.kind)]):
+        for encoded in self._codec.encode([_for_model(asked, self._codec)]):
             if isinstance(encoded, Encoded):
                 self._on_device([Work("warm-up", encoded)])
 
@@ -145,17 +145,18 @@ WARM_UP: tuple[Request, ...] = (
     Classify("warm up"),
     LabelTokens("warm up"),
     Answer("warm", "up"),
+    FillMask("warm up"),
     Embed("warm up"),
     Generate(prompt="warm up", sampling=Sampling(max_new_tokens=1)),
 )
 
 
-def _for_kind(request: Request, kind: str) -> Request:
-    return (
-        replace(request, prompt=None, source="warm up")
-        if kind == "seq2seq" and isinstance(request, Generate)
-        else request
-    )
+def _for_model(request: Request, codec: EncoderCodec | CausalCodec | Seq2SeqCodec) -> Request:
+    if isinstance(request, FillMask):
+        return replace(request, text=f"{request.text} {codec.tokenizer.mask_token}")
+    if isinstance(request, Generate) and codec.kind == "seq2seq":
+        return replace(request, prompt=None, source="warm up")
+    return request
 
 
 def _net(

@@ -13,12 +13,14 @@ from jobs.tasks.base import (
     Compared,
     Embed,
     Embedded,
+    Filled,
+    FillMask,
     Labelled,
     LabelTokens,
     Outcome,
 )
 from worker.engines.base import Work
-from worker.engines.torch.encoder import CANDIDATES, Compare, EncoderCodec, Searched, Tagged
+from worker.engines.torch.encoder import CANDIDATES, Compare, EncoderCodec, Masked, Searched, Tagged
 from worker.engines.torch.padded import Ids
 from worker.engines.torch.recent import Recent
 from worker.engines.torch.sentences import Pooling
@@ -34,9 +36,13 @@ class Reader(Protocol):
 
     def logits_of_tokens(self, texts: Sequence[Ids]) -> list[torch.Tensor]: ...
 
+    def logits_at(self, texts: Sequence[Ids], places: Sequence[Sequence[int]]) -> list[torch.Tensor]: ...
+
 
 def answers(reader: Reader, codec: EncoderCodec, texts: Sequence[Ids]) -> list[torch.Tensor]:
     """What the model's head says of each text, or of each of its tokens; without a head, their vectors."""
+    if FillMask in codec.heads:
+        return reader.logits_at(texts, [sorted({0, len(text.ids) - 1}) for text in texts])
     if codec.heads & {LabelTokens, Answer}:
         return reader.logits_of_tokens(texts)
     return list(reader.logits(texts)) if Classify in codec.heads else reader.hidden(texts)
@@ -62,6 +68,8 @@ class ReaderNet:
             return self._label(batch)
         if kind is Answer:
             return self._answer(batch)
+        if kind is FillMask:
+            return self._fill(batch)
         return self._embed(batch) if kind is Embed else self._compare(batch)
 
     def _classify(self, batch: Sequence[Work]) -> list[Outcome]:
@@ -98,6 +106,26 @@ class ReaderNet:
             )
             for logits, each, item in zip(found, payloads, batch, strict=True)
         ]
+
+    def _fill(self, batch: Sequence[Work]) -> list[Outcome]:
+        payloads: list[Masked] = [item.encoded.payload for item in batch]
+        found = self._reader.logits_at([each.text for each in payloads], [each.places for each in payloads])
+        return [
+            self._filled(logits.float().softmax(-1).cpu(), item, each)
+            for logits, item, each in zip(found, batch, payloads, strict=True)
+        ]
+
+    def _filled(self, shares: torch.Tensor, item: Work, masked: Masked) -> Filled:
+        """`shares`: [masks, words]."""
+        asked: Any = item.encoded.request
+        kept = shares[:, list(masked.targets)] if masked.targets else shares
+        scores, at = kept.topk(min(asked.top_k, kept.shape[1]))
+        tokens = [[masked.targets[each] for each in row] for row in at.tolist()] if masked.targets else at.tolist()
+        masks = tuple(
+            tuple(self._codec.filling(masked, place, *each) for each in zip(row, some, strict=True))
+            for place, row, some in zip(masked.places, tokens, scores.tolist(), strict=True)
+        )
+        return Filled(masks, input_tokens=item.encoded.length)
 
     def _embed(self, batch: Sequence[Work]) -> list[Outcome]:
         own = self._codec.sentences.pooling

@@ -7,7 +7,19 @@ from typing import Any, NamedTuple
 
 from jobs.errors import ItemErrorCode
 from jobs.models import ModelSpec
-from jobs.tasks.base import Answer, Classify, Embed, Failed, Head, Kind, LabelTokens, Request, Similarity
+from jobs.tasks.base import (
+    Answer,
+    Classify,
+    Embed,
+    Failed,
+    Filling,
+    FillMask,
+    Head,
+    Kind,
+    LabelTokens,
+    Request,
+    Similarity,
+)
 from worker.engines.base import Encoded
 from worker.engines.torch.limits import input_limit
 from worker.engines.torch.padded import Ids
@@ -19,6 +31,7 @@ HEADS: dict[Head, frozenset[type]] = {
     "classify": frozenset({Classify}),
     "label": frozenset({LabelTokens}),
     "answer": frozenset({Answer}),
+    "fill": frozenset({FillMask}),
     "embed": frozenset({Embed, Similarity}),
 }
 CANDIDATES = 8192
@@ -48,6 +61,14 @@ class Searched(NamedTuple):
     """Where the context's tokens begin."""
     spans: tuple[tuple[int, int], ...]
     words: tuple[tuple[int, int], ...]
+
+
+class Masked(NamedTuple):
+    """A text with masks in it, and the words that may stand there (none: all)."""
+
+    text: Ids
+    places: tuple[int, ...]
+    targets: tuple[int, ...]
 
 
 class EncoderCodec(TextCodec):
@@ -83,6 +104,8 @@ class EncoderCodec(TextCodec):
             return self._tagged(request)
         if isinstance(request, Answer):
             return self._searched(request)
+        if isinstance(request, FillMask):
+            return self._masked(request)
         read = self._read(request)
         if not isinstance(request, Similarity):
             return self._fit(request, read)
@@ -105,6 +128,41 @@ class EncoderCodec(TextCodec):
         first = len(read.ids) - len(self.tokens.suffix) - len(context.ids)
         words = self.tokens.words(request.context, context)
         return self._fit(request, read, Searched(read, first, tuple(context.spans), tuple(words)))
+
+    def _masked(self, request: FillMask) -> Encoded | Failed:
+        read = self.framed(self._with_masks(request.text))
+        places = tuple(at for at, number in enumerate(read.ids) if number == self.tokenizer.mask_token_id)
+        if not places:
+            return Failed(
+                ItemErrorCode.NO_MASK, f"the text has no {self.tokenizer.mask_token!r}, which is the model's mask"
+            )
+        return self._fit(request, read, Masked(read, places, self._targets(request.targets)))
+
+    def _with_masks(self, text: str) -> list[int]:
+        """Ids of a text in which the mask is meant, and no other token that steers the model."""
+        ids, mask = self.tokens.whole(text), self.tokenizer.mask_token_id
+        if not (set(ids) & self.tokens.control) - {mask}:
+            return ids
+        pieces = self.tokens.plain(text.split(self.tokenizer.mask_token))
+        return [number for piece in pieces for number in (mask, *piece.ids)][1:]
+
+    def _targets(self, words: Sequence[str]) -> tuple[int, ...]:
+        """The token of each, once: its own where the vocabulary has the word, else the first of its tokens."""
+        vocabulary = self._vocabulary if words else {}
+        firsts = (vocabulary.get(word, next(iter(self._ids(word)), None)) for word in words)
+        return tuple(dict.fromkeys(first for first in firsts if first is not None))
+
+    @cached_property
+    def _vocabulary(self) -> dict[str, int]:
+        known: dict[str, int] = self.tokenizer.get_vocab()
+        return known
+
+    def filling(self, masked: Masked, place: int, token: int, score: float) -> Filling:
+        """The token in that place. Where there are several masks, the others stay to be seen, as in the pipeline of
+        Transformers 5.23."""
+        ids = [token if at == place else number for at, number in enumerate(masked.text.ids)]
+        sequence = self.tokenizer.decode(ids, skip_special_tokens=len(masked.places) == 1)
+        return Filling(token, self.tokenizer.decode([token]), score, sequence)
 
     def _goes_on(self, text: str, number: int, start: int, end: int) -> bool:
         """As the pipeline of Transformers 5.23 tells it: by the mark of a token that continues a word, where the

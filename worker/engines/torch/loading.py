@@ -176,6 +176,8 @@ def _auto_class(spec: ModelSpec, config: Any) -> Any:
         return transformers.AutoModelForTokenClassification
     if spec.head == "answer":
         return transformers.AutoModelForQuestionAnswering
+    if spec.head == "fill":
+        return transformers.AutoModelForMaskedLM
     if spec.head == "embed":
         return transformers.AutoModel
     return transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM

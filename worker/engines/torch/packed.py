@@ -95,6 +95,20 @@ class PackedReader:
             whole = per_token(self._model(**self._given(texts)))[0]
         return [whole[low:high] for low, high in row.spans()]
 
+    def logits_at(self, texts: Sequence[Ids], places: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """What the model's head says at some places of each text: [places, words]. It reads those alone, since a
+        vocabulary is wide."""
+        with self._reading(texts) as row:
+            chosen = [start + place for (start, _), some in zip(row.spans(), places, strict=True) for place in some]
+            hook = self._stack.register_forward_hook(lambda module, given, made: _chosen(made, chosen))
+            try:
+                whole = self._model(**self._given(texts)).logits[0]
+            finally:
+                hook.remove()
+        if whole.shape[0] != len(chosen):
+            raise ModelFailed("its head cannot be reached")
+        return list(whole.split([len(some) for some in places]))
+
     @contextmanager
     def _reading(self, texts: Sequence[Ids]) -> Iterator[_Row]:
         global _row
@@ -192,6 +206,12 @@ def _apart(made: Any, row: _Row) -> Any:
     for at, (low, high) in enumerate(row.spans()):
         padded[at, : high - low] = whole[low:high]
     made.last_hidden_state = padded
+    return made
+
+
+def _chosen(made: Any, places: Sequence[int]) -> Any:
+    """The layers' output at these places of the row alone."""
+    made.last_hidden_state = made.last_hidden_state[:, list(places)]
     return made
 
 

@@ -43,6 +43,11 @@ class PaddedReader:
         found = per_token(self._model(**self._given(texts)))
         return [row[: len(text.ids)] for row, text in zip(found, texts, strict=True)]
 
+    def logits_at(self, texts: Sequence[Ids], places: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """What the model's head says at some places of each text: [places, words]."""
+        found = self.logits_of_tokens(texts)
+        return [rows[list(some)] for rows, some in zip(found, places, strict=True)]
+
     def _given(self, texts: Sequence[Ids]) -> dict[str, torch.Tensor]:
         width = max(len(text.ids) for text in texts)
         ids = torch.full((len(texts), width), self._pad)
