@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -107,6 +107,8 @@ class Settings(BaseSettings):
             raise ValueError(f"a Redis URL begins with {' or '.join(REDIS_SCHEMES)}")
         if value is not None:
             _check_place(value)
+            if {"username", "password"} & parse_qs(urlsplit(value).query).keys():
+                raise ValueError("user and password stand before the host: redis://USER:PASSWORD@HOST")  # Kombu's rule
         return value
 
     @property

