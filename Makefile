@@ -22,7 +22,7 @@ demo: $(VENV)/.worker ## install, fetch the demo models, run real jobs over exam
 	@$(PY) examples/demo.py
 
 test: $(VENV)/.dev ## every test, with private PostgreSQL and Valkey servers
-	@$(PY) -m pytest -n 2 --dist worksteal
+	@$(PY) -m pytest -n 3 --dist worksteal
 
 faults: $(VENV)/.dev ## the whole fault suite (tests/faults); repeat a run with SEED=N
 	@$(PY) -m pytest tests/faults -m 'not soak' -n 2 --dist worksteal $(if $(SEED),--seed $(SEED))
