@@ -8,7 +8,12 @@ from itertools import product
 from benchmarks.engines.race import Gate, be_quiet
 from benchmarks.report import show
 
-KINDS = {"encoders": ("minilm", "distilbert"), "causal": ("smollm2",), "seq2seq": ("marian", "t5")}
+KINDS = {
+    "encoders": ("minilm", "distilbert"),
+    "causal": ("smollm2",),
+    "seq2seq": ("marian", "t5"),
+    "tasks": ("ner", "zero_shot"),
+}
 CORPORA = ("skewed", "uniform")
 
 

@@ -9,6 +9,13 @@ from jobs.models import ModelSpec
 
 VOCABULARY = 30_522
 LABELS = {0: "NEGATIVE", 1: "NEUTRAL", 2: "POSITIVE"}
+TOKEN_LABELS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC")
+MINILM: dict[str, Any] = {
+    "hidden_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+}
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FRAME = 2
 """Tokens that BERT-like models put around a text."""
@@ -39,13 +46,7 @@ def minilm(folder: Path) -> ModelSpec:
     """A BERT of MiniLM's size (6 layers of 384) with a classification head."""
     from transformers import BertConfig, BertForSequenceClassification
 
-    sizes: dict[str, Any] = {
-        "hidden_size": 384,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 12,
-        "intermediate_size": 1536,
-    }
-    sizes["position_embedding_type"] = "absolute"  # what CTranslate2's converter asks for (4.8)
+    sizes = {**MINILM, "position_embedding_type": "absolute"}  # what CTranslate2's converter asks for (4.8)
     return _classifier("minilm", folder, BertForSequenceClassification, BertConfig(**sizes, **_common()))
 
 
@@ -56,8 +57,25 @@ def distilbert(folder: Path) -> ModelSpec:
     return _classifier("distilbert", folder, DistilBertForSequenceClassification, DistilBertConfig(**_common()))
 
 
-def _common() -> dict[str, Any]:
-    names = {"id2label": LABELS, "label2id": {name: at for at, name in LABELS.items()}}
+def tagger(folder: Path) -> ModelSpec:
+    """A BERT of MiniLM's size that labels tokens."""
+    from transformers import BertConfig, BertForTokenClassification
+
+    config = BertConfig(**MINILM, **_common(dict(enumerate(TOKEN_LABELS))))
+    spec = _classifier("tagger", folder, BertForTokenClassification, config)
+    return spec.model_copy(update={"head": "label", "tasks": ("ner",)})
+
+
+def inference(folder: Path) -> ModelSpec:
+    """A BERT of MiniLM's size that tells what follows from a text."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(**MINILM, **_common({0: "entailment", 1: "neutral", 2: "contradiction"}))
+    return _classifier("inference", folder, BertForSequenceClassification, config)
+
+
+def _common(labels: dict[int, str] = LABELS) -> dict[str, Any]:
+    names = {"id2label": labels, "label2id": {name: at for at, name in labels.items()}}
     return {"vocab_size": VOCABULARY, "initializer_range": 0.05, **names}
 
 

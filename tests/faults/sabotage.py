@@ -3,7 +3,9 @@
 A pytest plugin, for `test_teeth` alone: `SABOTAGE=fence python -m pytest -p tests.faults.sabotage ...`.
 """
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ _HOOK = "from tests.faults.sabotage import apply\napply()\n"
 
 def pytest_configure() -> None:
     folder = tempfile.mkdtemp(prefix="textmill-sabotage-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     Path(folder, "sitecustomize.py").write_text(_HOOK)
     root = str(Path(__file__).parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join([folder, root, os.environ.get("PYTHONPATH", "")])
