@@ -13,11 +13,17 @@ class Direct:
     """A loaded model behind the engine port, as a worker would hold it."""
 
     def __init__(
-        self, spec: ModelSpec, *, threads: int, max_batch_tokens: int = 4096, memory_bytes: int = 4 * 2**30
+        self,
+        spec: ModelSpec,
+        *,
+        threads: int,
+        max_batch_tokens: int = 4096,
+        memory_bytes: int = 4 * 2**30,
+        device: str = "cpu",
     ) -> None:
         made = engine(spec.engine)
         self.codec = made.codec(spec)
-        room = Room("cpu", memory_bytes, threads, max_batch_tokens, spec.dtype or "float32")
+        room = Room(device, memory_bytes, threads, max_batch_tokens, spec.dtype or "float32")
         self.model = made.load(spec, self.codec, room)
 
     def __call__(self, requests: Sequence[Request]) -> list[Outcome]:

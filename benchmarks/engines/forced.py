@@ -15,7 +15,7 @@ class Lengths(transformers.StoppingCriteria):  # type: ignore[misc]
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **given: Any) -> torch.Tensor:
         wanted = self._lengths.repeat_interleave(len(input_ids) // len(self._lengths))
-        return wanted <= input_ids.shape[1] - self._start
+        return (wanted <= input_ids.shape[1] - self._start).to(input_ids.device)
 
 
 class NoEnd(transformers.LogitsProcessor):  # type: ignore[misc]
@@ -25,7 +25,7 @@ class NoEnd(transformers.LogitsProcessor):  # type: ignore[misc]
         self._end = end
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        return scores.index_fill(1, torch.tensor([self._end]), -torch.inf)
+        return scores.index_fill(1, torch.tensor([self._end], device=scores.device), -torch.inf)
 
 
 def generated(

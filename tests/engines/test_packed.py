@@ -16,7 +16,7 @@ from tests.engines.conftest import Ask, Subject, module_of, near
 from tests.engines.tiny import CLASSIFIERS, Tiny
 from worker.engines.base import Encoded, Work
 from worker.engines.torch import encoder_net, packed
-from worker.engines.torch.answering import pool
+from worker.engines.torch.answering import pooled
 from worker.engines.torch.packed import PackedReader
 from worker.engines.torch.padded import PaddedReader
 
@@ -213,4 +213,4 @@ def test_the_fastest_pass_is_chosen_not_the_largest(tiny: Tiny, monkeypatch: pyt
 def test_vectors_are_pooled_as_asked(mode: Any, wanted: list[float]) -> None:
     tokens = torch.tensor([[1.0, 6.0], [2.0, 4.0], [3.0, 2.0]])
 
-    assert pool(tokens, mode).tolist() == wanted
+    assert pooled([tokens], mode)[0].tolist() == wanted

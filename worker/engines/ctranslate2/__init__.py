@@ -19,8 +19,8 @@ from worker.engines.ctranslate2.conversion import convert, recipe
 from worker.engines.ctranslate2.nets import CausalNet, Net, Seq2SeqNet
 from worker.engines.ctranslate2.wishes import looks_back
 from worker.engines.torch import loading
+from worker.engines.torch.device import errors_mapped
 from worker.engines.torch.generation import Ask
-from worker.engines.torch.memory import errors_mapped
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 """Compute types by the name the registry has for them, with the bytes of a weight."""

@@ -16,8 +16,8 @@ from worker.engines.openvino.conversion import convert, recipe
 from worker.engines.openvino.reader import HINTS, MODEL, OpenVinoReader
 from worker.engines.torch import loading
 from worker.engines.torch.answering import ReaderNet
+from worker.engines.torch.device import errors_mapped
 from worker.engines.torch.encoder import EncoderCodec
-from worker.engines.torch.memory import errors_mapped
 from worker.engines.torch.sentences import sentences_of
 from worker.packing import PADDED
 

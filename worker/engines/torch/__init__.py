@@ -17,11 +17,11 @@ from worker.engines.torch import loading
 from worker.engines.torch.activations import absorb
 from worker.engines.torch.causal import CausalCodec, CausalNet
 from worker.engines.torch.causal_model import with_loop
+from worker.engines.torch.device import device_of, dtype_of, errors_mapped, memory_of, precisions_of, reclaim
 from worker.engines.torch.encoder import EncoderCodec
 from worker.engines.torch.encoder_net import EncoderNet
 from worker.engines.torch.generation import Ask
 from worker.engines.torch.linear import quicken
-from worker.engines.torch.memory import device_of, dtype_of, errors_mapped, memory_of, precisions_of, reclaim
 from worker.engines.torch.sentences import sentences_of
 from worker.engines.torch.seq2seq import Seq2SeqCodec, Seq2SeqNet
 from worker.engines.torch.seq2seq_model import with_strands
@@ -32,8 +32,11 @@ log = logging.getLogger("textmill.worker")
 
 LOOP_ROWS = (32, 128)
 """Rows of the products of a loop's passes: those that decode, and with pieces of prompts among them."""
-MOST_ITEMS = 1024
-"""Requests of one batch, however short."""
+MOST_ITEMS = {"cpu": 1024}
+MOST_OTHERWISE = 16_384
+"""Requests of one batch, however short; on other devices."""
+LOOPED = ("cpu", "cuda")
+"""Devices on which generation in a loop was tried; others keep plain `generate()`."""
 
 
 class TorchEngine:
@@ -83,7 +86,7 @@ ENGINE = TorchEngine
 
 
 def _loaded(model: Any, codec: EncoderCodec | CausalCodec | Seq2SeqCodec, device: torch.device, room: Room) -> Model:
-    if isinstance(codec, EncoderCodec) or device.type != "cpu":
+    if isinstance(codec, EncoderCodec) or device.type not in LOOPED:
         loaded = TorchModel(model, codec, device, room)
         loaded.warm_up()
         return loaded
@@ -111,7 +114,7 @@ class TorchModel(BatchModel):
             max_batch_tokens=net.batch_tokens if isinstance(net, EncoderNet) else room.max_batch_tokens,
             cost=_cost,
             group=_alike,
-            max_items=MOST_ITEMS,
+            max_items=MOST_ITEMS.get(device.type, MOST_OTHERWISE),
             packing=net.packing if isinstance(net, EncoderNet) else PADDED,
             reclaim=lambda: reclaim(device),
         )

@@ -131,10 +131,14 @@ class ReaderNet:
         own = self._codec.sentences.pooling
         asked: list[Any] = [item.encoded.request for item in batch]
         hidden = self._reader.hidden([item.encoded.payload for item in batch])
-        vectors = [pool(tokens.float(), request.pooling or own) for tokens, request in zip(hidden, asked, strict=True)]
+        found: list[torch.Tensor] = [torch.empty(0)] * len(batch)
+        for mode in dict.fromkeys(request.pooling or own for request in asked):
+            where = [at for at, request in enumerate(asked) if (request.pooling or own) == mode]
+            for at, vector in zip(where, pooled([hidden[at] for at in where], mode), strict=True):
+                found[at] = vector
         return [
             Embedded(_bytes(vector, request), input_tokens=item.encoded.length)
-            for vector, request, item in zip(torch.stack(vectors).cpu(), asked, batch, strict=True)
+            for vector, request, item in zip(found, asked, batch, strict=True)
         ]
 
     def _compare(self, batch: Sequence[Work]) -> list[Outcome]:
@@ -163,17 +167,17 @@ class ReaderNet:
     def _unit(self, texts: list[Ids]) -> torch.Tensor:
         """Vectors of length 1, on the CPU."""
         pooling = self._codec.sentences.pooling
-        vectors = torch.stack([pool(tokens.float(), pooling) for tokens in self._reader.hidden(texts)])
-        return torch.nn.functional.normalize(vectors, dim=-1).cpu()
+        return torch.nn.functional.normalize(pooled(self._reader.hidden(texts), pooling), dim=-1)
 
 
-def pool(tokens: torch.Tensor, mode: Pooling) -> torch.Tensor:
-    """One vector [width] of a text's token vectors [tokens, width]."""
-    if mode == "mean":
-        return tokens.mean(0)
-    if mode == "max":
-        return tokens.amax(0)
-    return tokens[0] if mode == "cls" else tokens[-1]
+def pooled(texts: Sequence[torch.Tensor], mode: Pooling) -> torch.Tensor:
+    """One vector [texts, width] of each text's token vectors [tokens, width], on the CPU; in few calls, since a GPU
+    waits for each of them."""
+    if mode in ("cls", "last"):
+        return torch.stack([tokens[0 if mode == "cls" else -1] for tokens in texts]).float().cpu()
+    whole = torch.cat(list(texts)).float()
+    lengths = torch.tensor([len(tokens) for tokens in texts], device=whole.device)
+    return torch.segment_reduce(whole, mode, lengths=lengths).cpu()
 
 
 def _bytes(vector: torch.Tensor, request: Embed) -> bytes:

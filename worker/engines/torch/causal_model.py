@@ -8,13 +8,15 @@ from worker.engines.base import Encoded, Model, Room
 from worker.engines.loop import LoopModel
 from worker.engines.routes import RoutedModel
 from worker.engines.torch.causal import CausalCodec
-from worker.engines.torch.decoder import SLOTS, CausalLoop
+from worker.engines.torch.decoder import PASS_TOKENS, SLOTS, CausalLoop
 from worker.engines.torch.passes import room_for
 from worker.engines.torch.stepped import Stepped, prove
 from worker.engines.torch.unfit import Unfit
 
 log = logging.getLogger("textmill.worker")
 
+WIDE_SLOTS, WIDE_PASS = 512, 4096
+"""The same as `SLOTS` and `PASS_TOKENS` on a GPU, where a pass of few rows takes as long as one of many."""
 SLOT_TOKENS = 512
 """Tokens of keys and values for each row, on average: most requests are shorter."""
 CACHE_SHARE, PREFIX_SHARE = 2, 16
@@ -36,7 +38,9 @@ def with_loop(
     weights = int(plain.stats()["memory_bytes"])
     free = max(0, room.memory_bytes - weights)
     longest = 2 * room_for(codec.limit).length  # a prompt, and one text at a time from it
-    enough = max(SLOTS * SLOT_TOKENS, longest) * stepped.shape.bytes
+    on_cpu = stepped.shape.device.type == "cpu"
+    slots, pass_tokens = (SLOTS, PASS_TOKENS) if on_cpu else (WIDE_SLOTS, WIDE_PASS)
+    enough = max(slots * SLOT_TOKENS, longest) * stepped.shape.bytes
     cache, prefixes = min(free // CACHE_SHARE, enough), min(free // PREFIX_SHARE, enough)
     loop = CausalLoop(
         stepped,
@@ -44,6 +48,8 @@ def with_loop(
         stepped.shape,
         cache_bytes=cache,
         prefix_bytes=prefixes,
+        slots=slots,
+        pass_tokens=pass_tokens,
         known={
             "memory_bytes": weights,
             "cache_bytes": cache + prefixes,

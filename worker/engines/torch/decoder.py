@@ -14,9 +14,9 @@ from worker.engines.base import Encoded, Key, Work
 from worker.engines.loop import Starting
 from worker.engines.torch.answers import not_a_number
 from worker.engines.torch.causal import CausalCodec
+from worker.engines.torch.device import errors_mapped
 from worker.engines.torch.generation import Ask, plan
 from worker.engines.torch.generator import PLANS
-from worker.engines.torch.memory import errors_mapped
 from worker.engines.torch.passes import Packed, Reading, packed, room_for
 from worker.engines.torch.prefixes import COARSE, Piece, Prefixes, names_of
 from worker.engines.torch.rows import Job, Needs, Scoring, Text, Writing
@@ -59,7 +59,7 @@ class CausalLoop:
     ) -> None:
         """`cache_bytes`: most that keys and values of rows take; `prefix_bytes`: those of what prompts have in common;
         `known`: what `stats` says besides the loop's own counters."""
-        self._forward, self._codec = forward, codec
+        self._forward, self._codec, self._shape = forward, codec, shape
         self._shelves, self._prefixes = Shelves(shape, cache_bytes), Prefixes(prefix_bytes)
         self._most_tokens = cache_bytes // shape.bytes
         self._most_slots, self._most_pass = slots, max(COARSE, pass_tokens)
@@ -116,7 +116,7 @@ class CausalLoop:
         if not texts and not branches and not pieces:
             return []
         chunks = [*(job.reading() for job in branches), *(piece.reading for piece in pieces)]
-        made = packed([text.reading() for text in texts], chunks, self._codec.pad)
+        made = packed([text.reading() for text in texts], chunks, self._codec.pad, self._shape)
         self._count(made, len(texts))
         logits = self._forward(made)
         for piece in pieces:
@@ -182,7 +182,7 @@ class CausalLoop:
             config = made.drawn or made.config
             if supported(config) or (config.num_beams or 1) > 1:
                 return None
-            return Rules(config, torch.device("cpu"), draws=made.drawn is not None)
+            return Rules(config, self._shape.device, draws=made.drawn is not None)
         except (ValueError, TypeError, ItemError):
             return None  # generate() says better what is wrong with it
 
@@ -277,7 +277,7 @@ class CausalLoop:
         if not texts:
             return
         rows = [row for _, row in texts]
-        scores = logits if rows == list(range(len(logits))) else logits[torch.tensor(rows)]
+        scores = logits if rows == list(range(len(logits))) else logits[torch.tensor(rows, device=logits.device)]
         lines = [text.line() for text, _ in texts]
         tokens = chosen(ruled(scores.float(), lines), lines, [text.lot for text, _ in texts])
         for (text, _), token in zip(texts, tokens, strict=True):

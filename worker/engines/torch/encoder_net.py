@@ -4,14 +4,17 @@ import logging
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 
 from jobs.errors import ModelFailed
 from jobs.tasks.base import Embed
+from worker.engines.base import OutOfMemory
 from worker.engines.torch.activations import absorb
 from worker.engines.torch.answering import Reader, ReaderNet, answers
+from worker.engines.torch.device import attends_apart, errors_mapped
 from worker.engines.torch.encoder import EncoderCodec
 from worker.engines.torch.limits import first_position
 from worker.engines.torch.linear import quicken
@@ -24,6 +27,8 @@ log = logging.getLogger("textmill.worker")
 
 STEPS = (512, 1024, 2048, 4096)
 """Tokens of a pass on a CPU that are tried: more leave its cache, fewer leave its cores idle."""
+WIDE_STEPS = (4096, 16_384, 65_536, 262_144)
+"""On other devices, which wait for the next call while a pass is small."""
 PAIRED_TOKENS = 1024
 """Most tokens of a pass of a model whose positions are pairs of tokens."""
 STEP_S = 1.0
@@ -40,15 +45,15 @@ CLOSE_OTHERWISE = 5e-2
 
 
 class EncoderNet(ReaderNet):
-    """A loaded encoder. `batch_tokens` is what a pass takes: at most what was asked, on a CPU the fastest measured."""
+    """A loaded encoder. `batch_tokens` is what a pass takes: the fastest measured, and at most what was asked."""
 
     def __init__(self, model: Any, codec: EncoderCodec, device: torch.device, *, batch_tokens: int) -> None:
         self._model = model.get_encoder() if codec.config.is_encoder_decoder and Embed in codec.heads else model
         self._codec, self._type = codec, codec.config.model_type
         reader, packing, self.exact = self._fastest(device)
         super().__init__(codec, reader, packing=packing, batch_tokens=batch_tokens)
-        if device.type == "cpu":
-            self.batch_tokens = self._best_step(min(batch_tokens, self._most_tokens()))
+        steps = STEPS if device.type == "cpu" else WIDE_STEPS
+        self.batch_tokens = self._best_step(steps, min(batch_tokens, self._most_tokens(steps)))
 
     # ----- how texts are read -----
 
@@ -60,9 +65,9 @@ class EncoderNet(ReaderNet):
         with torch.inference_mode():
             wanted = [self._answers(padded, [text])[0] for text in texts]
             plain = self._side_by_side(padded, texts, wanted)
-            if device.type != "cpu":
-                return padded, plain, False
             fuse(self._model)
+            if device.type != "cpu" and (self._has_pairs or not attends_apart(device, wanted[0].dtype)):
+                return padded, plain, False
             exact = quicken(self._model, rows=(1024,)).exact
             absorb(self._model)
             try:
@@ -109,16 +114,20 @@ class EncoderNet(ReaderNet):
     def _answers(self, reader: Reader, texts: Sequence[Ids]) -> list[torch.Tensor]:
         return answers(reader, self._codec, texts)
 
-    def _most_tokens(self) -> int:
-        """Positions that are told as a bias for each pair of tokens (T5) must not fill the memory."""
-        paired = hasattr(self._codec.config, "relative_attention_num_buckets")
-        return PAIRED_TOKENS if paired else STEPS[-1]
+    @property
+    def _has_pairs(self) -> bool:
+        """Whether positions are told as a bias for each pair of tokens (T5)."""
+        return hasattr(self._codec.config, "relative_attention_num_buckets")
 
-    def _best_step(self, most: int) -> int:
+    def _most_tokens(self, steps: Sequence[int]) -> int:
+        """Biases for each pair of tokens must not fill the memory."""
+        return PAIRED_TOKENS if self._has_pairs and self.packing is END_TO_END else steps[-1]
+
+    def _best_step(self, steps: Sequence[int], most: int) -> int:
         """The number of tokens a pass takes at which most tokens are read in a second."""
-        best, best_rate = min(most, STEPS[0]), 0.0
-        with torch.inference_mode():
-            for step in (each for each in STEPS if each <= most):
+        best, best_rate = min(most, steps[0]), 0.0
+        with torch.inference_mode(), suppress(OutOfMemory), errors_mapped():
+            for step in (each for each in steps if each <= most):
                 seconds = min(self._timed(step) for _ in range(2))
                 if step / seconds > best_rate * FASTER:
                     best, best_rate = step, step / seconds
@@ -128,9 +137,9 @@ class EncoderNet(ReaderNet):
 
     def _timed(self, tokens: int) -> float:
         length = min(SAMPLE, self._codec.limit)
-        texts = [self._random(length) for _ in range(max(1, tokens // length))]
+        texts = [self._random(length)] * max(1, tokens // length)
         start = time.perf_counter()
-        self._answers(self._reader, texts)
+        self._answers(self._reader, texts)[-1].cpu()
         return time.perf_counter() - start
 
     def _random(self, length: int) -> Ids:

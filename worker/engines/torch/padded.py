@@ -39,13 +39,13 @@ class PaddedReader:
         return logits
 
     def logits_of_tokens(self, texts: Sequence[Ids]) -> list[torch.Tensor]:
-        """What the model's head says of each token: [tokens, labels] of each text."""
-        found = per_token(self._model(**self._given(texts)))
+        """What the model's head says of each token: [tokens, labels] of each text, on the CPU."""
+        found = per_token(self._model(**self._given(texts))).cpu()
         return [row[: len(text.ids)] for row, text in zip(found, texts, strict=True)]
 
     def logits_at(self, texts: Sequence[Ids], places: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """What the model's head says at some places of each text: [places, words]."""
-        found = self.logits_of_tokens(texts)
+        found = self._model(**self._given(texts)).logits
         return [rows[list(some)] for rows, some in zip(found, places, strict=True)]
 
     def _given(self, texts: Sequence[Ids]) -> dict[str, torch.Tensor]:

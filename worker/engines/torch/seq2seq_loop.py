@@ -13,9 +13,9 @@ from worker.engines.loop import Starting
 from worker.engines.torch.answers import Decode, generated, has_stopped, not_a_number, row_of, seed_of
 from worker.engines.torch.beams import Search, Single
 from worker.engines.torch.choosing import Strand, take
+from worker.engines.torch.device import errors_mapped
 from worker.engines.torch.generation import Ask, plan
 from worker.engines.torch.linear import FLOOR
-from worker.engines.torch.memory import errors_mapped
 from worker.engines.torch.rules import Rules
 from worker.engines.torch.strands import Bundle, Strands, bytes_of, shape_of
 from worker.engines.torch.wiring import Wiring
@@ -55,13 +55,14 @@ class Seq2SeqLoop:
         target_as: str | None,
         source_tokens: int,
         memory: int,
+        rows: int = ROWS,
         known: dict[str, Any] | None = None,
     ) -> None:
         """`base` is the model's own GenerationConfig, `target_as` the setting that takes the token of a target
         language; `memory` bytes are for what the rows have read and written; `known` goes with the figures."""
         self._wiring, self._base, self._decode, self._target_as = wiring, base, decode, target_as
         self._shape, self._strands = shape_of(wiring), Strands(wiring, memory)
-        self._most_rows, self._most_tokens, self._memory = ROWS, source_tokens, memory
+        self._most_rows, self._most_tokens, self._memory = rows, source_tokens, memory
         self._shift = 0
         self._items: dict[Key, _Item] = {}
         self._by_writing: dict[int, tuple[_Item, int]] = {}

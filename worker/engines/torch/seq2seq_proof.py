@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from worker.engines.torch.memory import errors_mapped
+from worker.engines.torch.device import errors_mapped
 from worker.engines.torch.strands import Strands
 from worker.engines.torch.unfit import Unfit, explained
 from worker.engines.torch.wiring import Wiring

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from worker.engines.torch.memory import errors_mapped
+from worker.engines.torch.device import errors_mapped
 from worker.engines.torch.passes import Packed, Reading, packed, room_for
 from worker.engines.torch.prefixes import spans
 from worker.engines.torch.shelves import Place, Shape, Shelves
@@ -29,7 +29,7 @@ class Stepped:
     """Runs passes over a model that is otherwise as it was. Raises Unfit for one that is known not to work so."""
 
     def __init__(self, model: Any) -> None:
-        self._model = model
+        self._model, self._device = model, next(model.parameters()).device
         configs = {id(each.config): each.config for each in model.modules() if hasattr(each, "config")}
         self._configs = list(configs.values())
         missing = [name for name in NEEDED if name not in inspect.signature(model.forward).parameters]
@@ -57,18 +57,21 @@ class Stepped:
     def plain(self, ids: Sequence[int]) -> torch.Tensor:
         """Logits [tokens, words] of the model as it comes."""
         with torch.inference_mode():
-            logits: torch.Tensor = self._model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+            logits: torch.Tensor = self._model(
+                input_ids=torch.tensor([ids], device=self._device), use_cache=False
+            ).logits[0]
         return logits
 
     def _measured(self) -> Shape:
         with torch.inference_mode():
-            cache = self._model(input_ids=torch.tensor([[0, 0]]), use_cache=True).past_key_values
+            given = torch.tensor([[0, 0]], device=self._device)
+            cache = self._model(input_ids=given, use_cache=True).past_key_values
         kept = [(each.keys, each.values) for each in cache.layers]
         found = {(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype) for keys, values in kept}
         if len(found) != 1:
             raise Unfit("layers of different shapes")
         heads, keys, values, dtype = found.pop()
-        return Shape(len(kept), heads, keys, values, dtype)
+        return Shape(len(kept), heads, keys, values, dtype, self._device)
 
 
 def prove(stepped: Stepped, *, words: int, limit: int) -> bool:
@@ -99,13 +102,13 @@ def _read(stepped: Stepped, texts: Sequence[tuple[list[int], list[int]]]) -> lis
         for place, (many, _) in zip(places, texts, strict=True)
         for start, end in spans(0, len(many))
     ]
-    found = [[row] for row in stepped(packed([], chunks, 0))]
+    found = [[row] for row in stepped(packed([], chunks, 0, stepped.shape))]
     for turn in range(max(len(singles) for _, singles in texts)):
         at_work = sorted(
             (at for at, (_, singles) in enumerate(texts) if turn < len(singles)), key=lambda at: places[at].order
         )
         readings = [Reading(places[at], [texts[at][1][turn]], len(texts[at][0]) + turn, [0]) for at in at_work]
-        for at, row in zip(at_work, stepped(packed(readings, [], 0)), strict=True):
+        for at, row in zip(at_work, stepped(packed(readings, [], 0, stepped.shape)), strict=True):
             found[at].append(row)
     return [torch.stack(rows) for rows in found]
 

@@ -1,4 +1,5 @@
-"""The device a model runs on: its memory, and what its errors mean. The only calls that differ between devices."""
+"""The device a model runs on: its memory, what its errors mean, its attention for texts end to end. The only calls that
+differ between devices."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,35 @@ def precisions_of(name: str) -> tuple[str, ...]:
         return ("float32", "bfloat16", "float16")
     has_bf16 = name == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return ("float32", "bfloat16") if has_bf16 else ("float32",)
+
+
+def attends_apart(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether `apart` works there: FlashAttention knows half precisions, and needs an Ampere GPU or a later one."""
+    halves = dtype in (torch.bfloat16, torch.float16)
+    return device.type == "cuda" and halves and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def apart(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    starts: torch.Tensor,
+    longest: int,
+    *,
+    scale: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """Attention [tokens, heads, size] of texts that lie end to end, each to itself. `query`, `key`, `value`: [tokens,
+    heads, size]; `starts`: int32 [texts + 1], the last one being the number of tokens; tokens `window` or more apart
+    do not see each other."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    seen: dict[str, Any] = {} if window is None else {"window_size": (window - 1, window - 1)}
+    if key.shape[1] != query.shape[1]:
+        seen["enable_gqa"] = True
+    found = varlen_attn(query, key, value, starts, starts, longest, longest, scale=scale, **seen)
+    assert isinstance(found, torch.Tensor)  # it gives two where it is asked for two
+    return found
 
 
 def dtype_of(model: Any) -> str:

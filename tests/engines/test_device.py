@@ -5,7 +5,7 @@ import torch
 
 from jobs.errors import DeviceLost, ModelFailed
 from worker.engines.base import OutOfMemory
-from worker.engines.torch.memory import device_of, errors_mapped, reclaim
+from worker.engines.torch.device import device_of, errors_mapped, reclaim
 
 MEANINGS = [
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), OutOfMemory),
