@@ -12,8 +12,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -29,6 +30,7 @@ from jobs.tasks.base import Classify, Embed, Generate, Sampling
 
 GPU = "cuda:0"
 ROUNDS = 3
+BATCHES = (32, 256)
 MEMORY = 32 * 2**30
 TOKENS = 262_144
 """Most tokens of a pass: the engine takes fewer where that is faster."""
@@ -41,13 +43,26 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*", default=list(KINDS), help=f"of {', '.join(KINDS)}")
     parser.add_argument("--items", type=int, help="so many instead of the usual number")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="sizes of the peers' batches")
     asked = parser.parse_args()
     be_quiet()
     card, peak = torch.cuda.get_device_name(GPU), peak_tflops()
     print(f"{card}: {peak:.0f} TFLOP/s in bfloat16 products of {MATRIX}, torch {torch.__version__}", flush=True)
     for kind in asked.kinds:
-        for rows in KINDS[kind](peak, asked.items, asked.rounds):
+        for rows in KINDS[kind](Asked(peak, asked.items, asked.rounds, asked.batches)):
             show(f"engines on a GPU: {kind}", rows, note=f"{card}, bfloat16, medians of {asked.rounds}")
+
+
+class Asked(NamedTuple):
+    """What is measured, how often, and beside what."""
+
+    peak: float
+    items: int | None
+    rounds: int
+    batches: Sequence[int]
+
+    def peers(self, name: str, make: Callable[[int], Run]) -> dict[str, Callable[[], Run]]:
+        return {f"{name}, {size}": partial(make, size) for size in self.batches}
 
 
 def peak_tflops() -> float:
@@ -95,22 +110,20 @@ def raced(ways: dict[str, Callable[[], Run]], rounds: int) -> dict[str, tuple[fl
 Rows = list[dict[str, object]]
 
 
-def encoders(peak: float, items: int | None, rounds: int) -> Iterator[Rows]:
+def encoders(asked: Asked) -> Iterator[Rows]:
     for name in BUILDERS:
         for corpus in (inputs.skewed, inputs.uniform):
             with tempfile.TemporaryDirectory(prefix="textmill-model-") as folder:
-                spec = BUILDERS[name](Path(folder))
-                lengths = corpus(items or 16_384)
-                yield _encoder(spec, corpus.__name__, lengths, peak, rounds)
+                yield _encoder(BUILDERS[name](Path(folder)), corpus.__name__, corpus(asked.items or 16_384), asked)
 
 
-def _encoder(spec: ModelSpec, corpus: str, lengths: list[int], peak: float, rounds: int) -> Rows:
-    asked = inputs.texts(lengths)
-    ways: dict[str, Callable[[], Run]] = {"textmill": lambda: _classified(spec, asked)}
-    ways |= {f"pipeline, {size}": lambda size=size: _pipeline(spec, asked, size) for size in (32, 256)}
-    found = raced(ways, rounds)
+def _encoder(spec: ModelSpec, corpus: str, lengths: list[int], asked: Asked) -> Rows:
+    texts = inputs.texts(lengths)
+    peers = asked.peers("pipeline", partial(_pipeline, spec, texts))
+    found = raced({"textmill": partial(_classified, spec, texts), **peers}, asked.rounds)
     gflop = useful_gflop(spec, lengths)
-    base, wanted = found["pipeline, 32"][0], torch.tensor(list(found["pipeline, 32"][1]))
+    first = next(iter(peers))
+    base, wanted = found[first][0], torch.tensor(list(found[first][1]))
     rows: Rows = []
     for name, (seconds, outputs, run) in found.items():
         away = float((torch.tensor(list(outputs)) - wanted).abs().max()) / max(1.0, float(wanted.abs().max()))
@@ -120,9 +133,9 @@ def _encoder(spec: ModelSpec, corpus: str, lengths: list[int], peak: float, roun
                 "corpus": corpus,
                 "way": name,
                 "seconds": round(seconds, 3),
-                "x pipeline, 32": round(base / seconds, 2),
+                f"x {first}": round(base / seconds, 2),
                 "tokens/s": round(sum(lengths) / seconds),
-                "of the peak": f"{gflop / seconds / 1e3 / peak:.1%}",
+                "of the peak": f"{gflop / seconds / 1e3 / asked.peak:.1%}",
                 "busy": f"{busy_share(run):.0%}",
                 "largest difference": f"{away:.1e}",
             }
@@ -132,7 +145,6 @@ def _encoder(spec: ModelSpec, corpus: str, lengths: list[int], peak: float, roun
 
 def _classified(spec: ModelSpec, asked: list[str]) -> Run:
     direct = _direct(spec)
-    print(f"{spec.name}: {direct.model.stats()}", flush=True)
     requests = [Classify(text) for text in asked]
     return lambda: [outcome.logits for outcome in direct(requests)]  # type: ignore[union-attr]
 
@@ -157,54 +169,44 @@ def _pipeline(spec: ModelSpec, asked: list[str], size: int) -> Run:
 # ----- embeddings ----------------------------------------------------------------------------------------
 
 
-def embeddings(peak: float, items: int | None, rounds: int) -> Iterator[Rows]:
+def embeddings(asked: Asked) -> Iterator[Rows]:
     with tempfile.TemporaryDirectory(prefix="textmill-model-") as folder:
         spec = inputs.minilm(Path(folder)).model_copy(update={"tasks": ("embed",), "head": "embed"})
-        lengths = inputs.skewed(items or 16_384)
-        asked = inputs.texts(lengths)
-        requests = [Embed(text) for text in asked]
+        lengths = inputs.skewed(asked.items or 16_384)
+        requests = [Embed(text) for text in inputs.texts(lengths)]
         direct = _direct(spec)
-        seconds, _, _ = raced({"textmill": lambda: lambda: direct(requests)}, rounds)["textmill"]
-        yield [{"texts/s": round(len(asked) / seconds), "tokens/s": round(sum(lengths) / seconds)}]
+        seconds, _, run = raced({"textmill": lambda: lambda: direct(requests)}, asked.rounds)["textmill"]
+        rates = {"texts/s": round(len(requests) / seconds), "tokens/s": round(sum(lengths) / seconds)}
+        yield [{**rates, "busy": f"{busy_share(run):.0%}"}]
 
 
 # ----- generation ----------------------------------------------------------------------------------------
 
 
-def causal(peak: float, items: int | None, rounds: int) -> Iterator[Rows]:
-    n = items or 512
-    asked, lengths = inputs.prompts(n, own=[max(4, length) for length in inputs.skewed(n)]), inputs.answers(n)
+def causal(asked: Asked) -> Iterator[Rows]:
+    n = asked.items or 1024
+    texts, lengths = inputs.prompts(n, own=[max(4, length) for length in inputs.skewed(n)]), inputs.answers(n)
     with tempfile.TemporaryDirectory(prefix="textmill-model-") as folder:
         spec = inputs.smollm2(Path(folder))
         tokenizer = transformers.AutoTokenizer.from_pretrained(spec.path, padding_side="left")
         model = transformers.AutoModelForCausalLM.from_pretrained(spec.path, dtype=torch.bfloat16).eval().to(GPU)
-        ways: dict[str, Callable[[], Run]] = {"textmill": lambda: _written(spec, asked, lengths)}
-        ways |= {
-            f"generate(), {size}": lambda size=size: _generate(model, tokenizer, asked, lengths, size)
-            for size in (32, 256)
-        }
-        yield _generations("smollm2", 1, raced(ways, rounds), sum(lengths))
+        peers = asked.peers("generate()", partial(_generate, model, tokenizer, texts, lengths, 1))
+        found = raced({"textmill": partial(_written, spec, texts, lengths), **peers}, asked.rounds)
+        yield _generations("smollm2", 1, found, next(iter(peers)), sum(lengths))
 
 
-def seq2seq(peak: float, items: int | None, rounds: int) -> Iterator[Rows]:
-    n = items or 512
-    asked = inputs.sources([min(80, max(5, length)) for length in inputs.skewed(n)])
+def seq2seq(asked: Asked) -> Iterator[Rows]:
+    n = asked.items or 1024
+    texts = inputs.sources([min(80, max(5, length)) for length in inputs.skewed(n)])
     lengths = inputs.answers(n, step=4)
     with tempfile.TemporaryDirectory(prefix="textmill-model-") as folder:
         spec = inputs.marian(Path(folder))
         tokenizer = transformers.AutoTokenizer.from_pretrained(spec.path)
         model = transformers.AutoModelForSeq2SeqLM.from_pretrained(spec.path, dtype=torch.bfloat16).eval().to(GPU)
         for beams in (1, 4):
-            ways: dict[str, Callable[[], Run]] = {
-                "textmill": lambda beams=beams: _written(spec, asked, lengths, beams),
-                **{
-                    f"generate(), {size}": lambda size=size, beams=beams: _generate(
-                        model, tokenizer, asked, lengths, size, beams
-                    )
-                    for size in (32, 256)
-                },
-            }
-            yield _generations("marian", beams, raced(ways, rounds), sum(lengths))
+            peers = asked.peers("generate()", partial(_generate, model, tokenizer, texts, lengths, beams))
+            found = raced({"textmill": partial(_written, spec, texts, lengths, beams), **peers}, asked.rounds)
+            yield _generations("marian", beams, found, next(iter(peers)), sum(lengths))
 
 
 def _written(spec: ModelSpec, asked: list[str], lengths: list[int], beams: int = 1) -> Run:
@@ -221,14 +223,12 @@ def _written(spec: ModelSpec, asked: list[str], lengths: list[int], beams: int =
 
     def run() -> list[list[int]]:
         texts = [outcome.samples[0].text for outcome in direct(requests)]  # type: ignore[union-attr]
-        stats = direct.model.stats()
-        print({name: stats[name] for name in ("decode_rows", "decode_slots", "shared_tokens")}, flush=True)
         return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
     return run
 
 
-def _generate(model: Any, tokenizer: Any, asked: list[str], lengths: list[int], size: int, beams: int = 1) -> Run:
+def _generate(model: Any, tokenizer: Any, asked: list[str], lengths: list[int], beams: int, size: int) -> Run:
     def run() -> list[list[int]]:
         found: list[list[int]] = []
         for start in range(0, len(asked), size):
@@ -241,15 +241,17 @@ def _generate(model: Any, tokenizer: Any, asked: list[str], lengths: list[int], 
     return run
 
 
-def _generations(model: str, beams: int, found: dict[str, tuple[float, Sequence[Any], Run]], tokens: int) -> Rows:
-    base = found["generate(), 32"]
+def _generations(
+    model: str, beams: int, found: dict[str, tuple[float, Sequence[Any], Run]], first: str, tokens: int
+) -> Rows:
+    base = found[first]
     return [
         {
             "model": model,
             "beams": beams,
             "way": name,
             "seconds": round(seconds, 2),
-            "x generate(), 32": round(base[0] / seconds, 2),
+            f"x {first}": round(base[0] / seconds, 2),
             "new tokens/s": round(tokens / seconds),
             "busy": f"{busy_share(run):.0%}" if name == "textmill" else "",
             "same tokens": f"{equal(outputs, base[1]):.1%}",
@@ -258,7 +260,7 @@ def _generations(model: str, beams: int, found: dict[str, tuple[float, Sequence[
     ]
 
 
-KINDS: dict[str, Callable[[float, int | None, int], Iterator[Rows]]] = {
+KINDS: dict[str, Callable[[Asked], Iterator[Rows]]] = {
     "encoders": encoders,
     "embeddings": embeddings,
     "causal": causal,

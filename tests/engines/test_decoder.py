@@ -36,9 +36,7 @@ class Loops:
 
     def __call__(self, **settings: Any) -> LoopModel:
         given = {"cache_bytes": 2**26, "prefix_bytes": 2**22, **settings}
-        return LoopModel(
-            CausalLoop(self.stepped, self.codec, self.stepped.shape, known={}, **given), max_batch_tokens=4096
-        )
+        return LoopModel(CausalLoop(self.stepped, self.codec, known={}, **given), max_batch_tokens=4096)
 
     def works(self, requests: Sequence[Request]) -> list[Work]:
         encoded = self.codec.encode(requests)
@@ -360,7 +358,7 @@ def test_keys_and_values_stay_within_their_bound(loops: Loops) -> None:
     most = 0
     while model.pending():
         model._pass()
-        most = max(most, loop._shelves.bytes() // loops.stepped.shape.bytes)
+        most = max(most, loop._store.bytes() // loops.stepped.shape.bytes)
 
     assert 200 < most <= 400
 

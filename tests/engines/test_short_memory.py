@@ -72,14 +72,14 @@ class Causal:
         shape = self.stepped.shape
         # Room for two of them at most, so that shelves are trimmed and samples take turns.
         sizes = {"cache_bytes": 100 * shape.bytes, "prefix_bytes": 2**16, "slots": 3}
-        return LoopModel(CausalLoop(self.stepped, self.subject.codec, shape, known={}, **sizes), max_batch_tokens=4096)  # type: ignore[arg-type]
+        return LoopModel(CausalLoop(self.stepped, self.subject.codec, known={}, **sizes), max_batch_tokens=4096)  # type: ignore[arg-type]
 
     def patch(self, allocations: Allocations, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(Stepped, "__call__", allocations.once(Stepped.__call__))
 
     def left(self, model: LoopModel) -> Any:
         loop: Any = model._loop
-        return loop._shelves.in_use(), loop._jobs, loop._in_sight
+        return loop._store.in_use(), loop._jobs, loop._in_sight
 
 
 class Seq2Seq:

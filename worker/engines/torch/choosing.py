@@ -8,7 +8,7 @@ import torch
 
 from worker.engines.torch.beams import Candidate, Search, Single
 from worker.engines.torch.best import best
-from worker.engines.torch.rules import Line, Lot, Rules, chosen
+from worker.engines.torch.rules import Line, Lot, Rules, chosen, rule
 
 Each = TypeVar("Each")
 
@@ -69,7 +69,7 @@ def _search(scores: torch.Tensor, strands: list[Strand]) -> list[bool]:
         where = torch.tensor(exact, device=scores.device)
         scores[where] = (scores[where] - top[where, None]) - rest[where, None]
         top[where] = rest[where] = 0
-    _rule(scores, lines)
+    rule(scores, lines)
     keep = searches[0].keep
     values, tokens = best(scores, keep)
     so_far = torch.tensor([score for search in searches for score in search.scores], device=scores.device)
@@ -103,7 +103,7 @@ def _portions(rows: int, most: int) -> list[int]:
 
 
 def _likeliest(scores: torch.Tensor, strands: list[Strand]) -> list[bool]:
-    _rule(scores, [line for strand in strands for line in strand.lines()])
+    rule(scores, [line for strand in strands for line in strand.lines()])
     values, tokens = best(scores, 1)
     fine: list[bool] = (~values[:, 0].isnan()).tolist()
     _write(strands, tokens[:, 0].tolist(), fine)
@@ -113,7 +113,7 @@ def _likeliest(scores: torch.Tensor, strands: list[Strand]) -> list[bool]:
 def _draw(scores: torch.Tensor, strands: list[Strand]) -> list[bool]:
     lines = [line for strand in strands for line in strand.lines()]
     fine: list[bool] = (~scores.isnan().any(-1)).tolist()
-    _rule(scores, lines)
+    rule(scores, lines)
     _write(strands, chosen(scores, lines, [strand.lot() for strand in strands]), fine)
     return fine
 
@@ -123,15 +123,6 @@ def _write(strands: list[Strand], tokens: list[int], fine: list[bool]) -> None:
         if sound:
             assert isinstance(strand.writing, Single)
             strand.writing.take(token)
-
-
-def _rule(scores: torch.Tensor, lines: list[Line]) -> None:
-    """Each row's own rules, in place."""
-    first = 0
-    for run in _runs(lines, lambda line: id(line.rules)):
-        if not all(line.rules.idle(line) for line in run):
-            run[0].rules.apply(scores[first : first + len(run)], run)
-        first += len(run)
 
 
 def _runs(things: Sequence[Each], key: Callable[[Each], Hashable]) -> Iterator[list[Each]]:

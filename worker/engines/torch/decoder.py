@@ -1,10 +1,7 @@
-"""The causal loop: rows that decode and prompts in pieces share each pass of the plain model.
+"""The causal loop: rows that decode and prompts in pieces share each pass of the plain model."""
 
-For the CPU: on other devices models keep the plain `generate()` path, because no GPU was at hand to prove this on.
-"""
-
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -17,11 +14,12 @@ from worker.engines.torch.causal import CausalCodec
 from worker.engines.torch.device import errors_mapped
 from worker.engines.torch.generation import Ask, plan
 from worker.engines.torch.generator import PLANS
-from worker.engines.torch.passes import Packed, Reading, packed, room_for
+from worker.engines.torch.passes import Packed, Reading, room_for
 from worker.engines.torch.prefixes import COARSE, Piece, Prefixes, names_of
 from worker.engines.torch.rows import Job, Needs, Scoring, Text, Writing
 from worker.engines.torch.rules import Rules, chosen, ruled, supported
-from worker.engines.torch.shelves import Shape, Shelves
+from worker.engines.torch.shelves import Shape
+from worker.engines.torch.store import Store
 
 SLOTS = 32
 """Rows that decode at a time on a CPU: with more, a pass takes longer and gains nothing."""
@@ -30,8 +28,26 @@ PASS_TOKENS = 256
 SIGHT = 64
 """Waiting requests whose prompts are looked at for what they share."""
 
-Forward = Callable[[Packed], torch.Tensor]
-"""Logits [kept tokens, words] of a pass."""
+
+class Passes(Protocol):
+    """A model as the loop runs it."""
+
+    shape: Shape
+    takes_branches: bool
+    """Whether several continuations of a prompt can be read in one row."""
+
+    def store(self, most_bytes: int) -> Any:
+        """A `Store` for keys and values that its passes read and write."""
+        ...
+
+    def packed(self, singles: Sequence[Reading], chunks: Sequence[Reading], pad: int) -> Packed:
+        """The pass that reads all of these, whose logits come back in this order. Singles are of one token each, and
+        sorted by their places' `order`."""
+        ...
+
+    def __call__(self, made: Packed) -> torch.Tensor:
+        """Logits [kept tokens, words]."""
+        ...
 
 
 class _Piece(NamedTuple):
@@ -47,9 +63,8 @@ class CausalLoop:
 
     def __init__(
         self,
-        forward: Forward,
+        passes: Passes,
         codec: CausalCodec,
-        shape: Shape,
         *,
         cache_bytes: int,
         prefix_bytes: int,
@@ -59,12 +74,15 @@ class CausalLoop:
     ) -> None:
         """`cache_bytes`: most that keys and values of rows take; `prefix_bytes`: those of what prompts have in common;
         `known`: what `stats` says besides the loop's own counters."""
-        self._forward, self._codec, self._shape = forward, codec, shape
-        self._shelves, self._prefixes = Shelves(shape, cache_bytes), Prefixes(prefix_bytes)
-        self._most_tokens = cache_bytes // shape.bytes
+        self._passes: Passes | None = passes
+        self._codec, self._device, self._takes_branches = codec, passes.shape.device, passes.takes_branches
+        self._store: Store = passes.store(cache_bytes)
+        self._prefixes, self._most_tokens = Prefixes(prefix_bytes), self._store.capacity
         self._most_slots, self._most_pass = slots, max(COARSE, pass_tokens)
         self._slots, self._pass = self._most_slots, self._most_pass
         self._jobs: dict[Key, Job] = {}
+        self._ended: set[Key] = set()
+        """Those of which something has ended since outcomes were made last."""
         self._in_sight: dict[Key, tuple[bytes, ...]] = {}
         """The pieces of the prompts that are counted as seen."""
         self._rules: dict[Any, Rules | None] = {}
@@ -74,9 +92,9 @@ class CausalLoop:
 
     def takes(self, encoded: Encoded) -> bool:
         """Whether it can answer this request; what it cannot goes through `generate()`."""
-        return isinstance(encoded.request, Score) or (
-            isinstance(encoded.request, Generate) and self._rules_of(encoded.payload) is not None
-        )
+        if isinstance(encoded.request, Score):
+            return self._takes_branches or len(set(encoded.payload.rows())) <= 1
+        return isinstance(encoded.request, Generate) and self._rules_of(encoded.payload) is not None
 
     # ----- what LoopModel asks -----
 
@@ -88,10 +106,13 @@ class CausalLoop:
 
     def admit(self, waiting: Sequence[Work], starting: Starting) -> int:
         started = 0
+        taken = [job.needs for job in self._jobs.values()]
+        rows, tokens = sum(each.rows for each in taken), sum(each.tokens for each in taken)
         with torch.inference_mode(), errors_mapped():
             for item in waiting:
                 needs = self._needs(item.encoded, rows=self._slots)
-                if not self._fits(needs):
+                rows, tokens = rows + needs.rows, tokens + needs.tokens
+                if (self._jobs and rows > self._slots) or tokens > self._most_tokens:
                     break
                 self._jobs[item.key] = self._begun(item, needs)
                 started += 1
@@ -116,9 +137,11 @@ class CausalLoop:
         if not texts and not branches and not pieces:
             return []
         chunks = [*(job.reading() for job in branches), *(piece.reading for piece in pieces)]
-        made = packed([text.reading() for text in texts], chunks, self._codec.pad, self._shape)
+        if self._passes is None:
+            raise RuntimeError("the model is closed")
+        made = self._passes.packed([text.reading() for text in texts], chunks, self._codec.pad)
         self._count(made, len(texts))
-        logits = self._forward(made)
+        logits = self._passes(made)
         for piece in pieces:
             self._keep(piece)
         return self._finished(self._answered(texts, branches, pieces, logits))
@@ -128,7 +151,7 @@ class CausalLoop:
 
     def shrink(self) -> bool:
         self._prefixes.clear()
-        self._shelves.trim()
+        self._store.trim()
         before = self._slots, self._pass
         self._slots, self._pass = max(1, self._slots // 2), max(COARSE, self._pass // 2)
         return before != (self._slots, self._pass)
@@ -142,9 +165,9 @@ class CausalLoop:
 
     def close(self) -> None:
         self.drop(list(self._jobs))
-        self._shelves.clear()
+        self._store.clear()
         self._prefixes.clear()
-        self._forward = _closed
+        self._passes = None
 
     # ----- beginning -----
 
@@ -154,19 +177,14 @@ class CausalLoop:
             return Scoring.needs_of(encoded.payload)
         return Writing.needs_of(encoded.payload, rows=rows, tokens=self._most_tokens)
 
-    def _fits(self, needs: Needs) -> bool:
-        taken = [job.needs for job in self._jobs.values()]
-        few = not taken or sum(each.rows for each in taken) + needs.rows <= self._slots
-        return few and sum(each.tokens for each in taken) + needs.tokens <= self._most_tokens
-
     def _begun(self, item: Work, needs: Needs) -> Job:
         names = self._notice(item)
         if isinstance(item.encoded.request, Score):
-            return Scoring(item, needs, names, self._shelves)
+            return Scoring(item, needs, names, self._store)
         rules = self._rules_of(item.encoded.payload)
         if rules is None:
             raise ValueError("a generation that only generate() knows")
-        return Writing(item, needs, names, rules, self._shelves, self._codec.tokens.decode)
+        return Writing(item, needs, names, rules, self._store, self._codec.tokens.decode)
 
     def _rules_of(self, ask: Ask) -> Rules | None:
         alike = ask.alike()
@@ -182,7 +200,7 @@ class CausalLoop:
             config = made.drawn or made.config
             if supported(config) or (config.num_beams or 1) > 1:
                 return None
-            return Rules(config, self._shape.device, draws=made.drawn is not None)
+            return Rules(config, self._device, draws=made.drawn is not None)
         except (ValueError, TypeError, ItemError):
             return None  # generate() says better what is wrong with it
 
@@ -200,7 +218,7 @@ class CausalLoop:
         jobs = [job for job in self._jobs.values() if isinstance(job, Writing)]
         texts = [text for job in jobs for text in job.texts if not text.ended]
         for text in texts:
-            if len(text.ids) > text.place.shelf.length:
+            if len(text.ids) > text.place.length:
                 text.place.reach(room_for(len(text.ids)))
         return sorted(texts, key=lambda text: text.place.order)
 
@@ -263,12 +281,13 @@ class CausalLoop:
             at += 1
         self._write([(text, row) for text, row in ready if text.job.item.key not in lost], logits)
         self._go_on(lost)
+        self._ended |= lost | {key for key, job in self._jobs.items() if isinstance(job, Scoring)}
         return lost
 
     def _go_on(self, lost: set[Key]) -> None:
         """Where texts have ended and a request wants more of them, others begin."""
-        for job in self._jobs.values():
-            while isinstance(job, Writing) and job.item.key not in lost and (more := job.more()):
+        for job in [self._jobs[key] for key in self._ended - lost]:
+            while isinstance(job, Writing) and (more := job.more()):
                 assert job.first is not None
                 self._write([(text, 0) for text in more], job.first[None])
 
@@ -282,12 +301,15 @@ class CausalLoop:
         tokens = chosen(ruled(scores.float(), lines), lines, [text.lot for text, _ in texts])
         for (text, _), token in zip(texts, tokens, strict=True):
             text.take(token)
+            if text.ended:
+                self._ended.add(text.job.item.key)
 
     def _finished(self, lost: set[Key]) -> list[tuple[Key, Outcome]]:
-        jobs = self._jobs.items()
+        jobs = [(key, job) for key, job in self._jobs.items() if key in self._ended]
         outcomes = [(key, not_a_number(job.item) if key in lost else job.outcome()) for key, job in jobs]
         done = [(key, outcome) for key, outcome in outcomes if outcome is not None]
-        for key, _ in done:  # only now: if one of the outcomes could not be made, all are tried again
+        self._ended.clear()  # only now: if one of the outcomes could not be made, all are tried again
+        for key, _ in done:
             self._leave(self._jobs[key])
             del self._in_sight[key]
         return done
@@ -296,16 +318,13 @@ class CausalLoop:
         for place in job.places():
             place.leave()
         del self._jobs[job.item.key]
+        self._ended.discard(job.item.key)
 
     def _count(self, made: Packed, texts: int) -> None:
         self._stats["tokens"] += made.tokens
         self._stats["padded_tokens"] += made.ids.shape[1]
         self._stats["decode_rows"] += texts
         self._stats["decode_slots"] += max(texts, self._slots) if self._more else texts
-
-
-def _closed(made: Packed) -> torch.Tensor:
-    raise RuntimeError("the model is closed")
 
 
 def _prompt(encoded: Encoded) -> list[int]:

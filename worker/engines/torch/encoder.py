@@ -88,10 +88,10 @@ class EncoderCodec(TextCodec):
         if len(simple) < len(requests) or not self.heads.issuperset(map(type, simple)):
             return super().encode(requests)
         try:
-            texts = self.tokens.plain([self._text(request) for request in simple])
+            texts = self.tokens.ids([self._text(request) for request in simple])
         except (UnicodeError, TypeError):  # one of them: each by itself then
             return super().encode(requests)
-        return [self._fit(request, self.framed(text.ids)) for request, text in zip(requests, texts, strict=True)]
+        return [self._fit(request, self.framed(ids)) for request, ids in zip(requests, texts, strict=True)]
 
     def room(self, request: Request) -> int:
         return self.limit - len(self._read(request).ids)

@@ -14,7 +14,7 @@ from jobs.tasks.base import Embed
 from worker.engines.base import OutOfMemory
 from worker.engines.torch.activations import absorb
 from worker.engines.torch.answering import Reader, ReaderNet, answers
-from worker.engines.torch.device import attends_apart, errors_mapped
+from worker.engines.torch.device import errors_mapped, has_runs
 from worker.engines.torch.encoder import EncoderCodec
 from worker.engines.torch.limits import first_position
 from worker.engines.torch.linear import quicken
@@ -66,7 +66,7 @@ class EncoderNet(ReaderNet):
             wanted = [self._answers(padded, [text])[0] for text in texts]
             plain = self._side_by_side(padded, texts, wanted)
             fuse(self._model)
-            if device.type != "cpu" and (self._has_pairs or not attends_apart(device, wanted[0].dtype)):
+            if device.type != "cpu" and (self._has_pairs or not has_runs(device, wanted[0].dtype)):
                 return padded, plain, False
             exact = quicken(self._model, rows=(1024,)).exact
             absorb(self._model)

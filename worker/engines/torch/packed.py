@@ -19,7 +19,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from jobs.errors import ModelFailed
-from worker.engines.torch.device import apart, attends_apart
+from worker.engines.torch.device import Runs, attend_runs, has_runs
 from worker.engines.torch.padded import Ids, per_token
 
 NAME = "textmill_packed"
@@ -144,7 +144,9 @@ class PackedReader:
         if self._positions:
             given["position_ids"] = (row.places + self._first)[None]
         if self._has_types:
-            given["token_type_ids"] = self._tensor(text.types for text in texts)
+            pairs = any(any(text.types) for text in texts)
+            types = self._tensor(text.types for text in texts) if pairs else torch.zeros_like(given["input_ids"])
+            given["token_type_ids"] = types
         return given
 
     def _tensor(self, numbers: Iterable[Sequence[int]]) -> torch.Tensor:
@@ -176,9 +178,10 @@ def attend(
     if row is None or attention_mask is not None:
         raise RuntimeError("packed attention outside of a packed pass, or with a mask of the model's own")
     row.calls += 1
-    if position_bias is None and attends_apart(query.device, query.dtype):
+    if position_bias is None and has_runs(query.device, query.dtype):
         queries, keys, values = (each[0].transpose(0, 1) for each in (query, key, value))
-        made = apart(queries, keys, values, row.ends, row.longest, scale=scaling, window=sliding_window)
+        runs = Runs(row.ends, row.ends, None, row.longest, row.longest)
+        made = attend_runs(queries, keys, values, runs, causal=False, scale=scaling, window=sliding_window)
         return made[None], None
     parts = [
         _attended(

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from worker.engines.torch.linear import FLOOR
-from worker.engines.torch.shelves import Kind, Place, Shape, Shelf, length_for
-from worker.engines.torch.stepping import Chunk, Group, Mask, Pass, Write
+from worker.engines.torch.shelves import Kind, Shape, Shelf, length_for
+from worker.engines.torch.stepping import Attention, Chunk, Group, Mask, Pass, Write
 
 STEP = 64
 """Shelves are made for multiples of so many tokens."""
@@ -18,7 +18,8 @@ STEP = 64
 class Reading(NamedTuple):
     """Tokens that a row reads next, and for which of them, by number, it wants to know what follows."""
 
-    place: Place
+    place: Any
+    """Of the store that the pass is made for."""
     ids: Sequence[int]
     start: int
     """Where the first one goes, behind what the row has read."""
@@ -45,7 +46,7 @@ class Packed(NamedTuple):
     positions: torch.Tensor
     keep: torch.Tensor
     """The tokens whose logits come back, in this order."""
-    attention: Pass
+    attention: Attention
     tokens: int
 
 

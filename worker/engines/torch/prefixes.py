@@ -16,7 +16,7 @@ REMEMBERED = 2**16
 
 
 class Piece(NamedTuple):
-    """Keys and values [layers, heads, tokens, width] of one piece of a prompt."""
+    """Keys and values of one piece of a prompt, as they lie where they were taken from."""
 
     keys: torch.Tensor
     values: torch.Tensor

@@ -13,7 +13,7 @@ from worker.engines.torch.generation import Ask
 from worker.engines.torch.passes import Reading, room_for
 from worker.engines.torch.prefixes import spans
 from worker.engines.torch.rules import Line, Lot, Rules
-from worker.engines.torch.shelves import Place, Shelves
+from worker.engines.torch.store import Spot, Store
 
 BRANCH_TOKENS = 128
 """Tokens of continuations that one item reads at a time."""
@@ -22,8 +22,9 @@ BRANCH_TOKENS = 128
 class Prompt:
     """The part of a request that is read before anything is asked, in pieces that it may share with others."""
 
-    def __init__(self, ids: Sequence[int], names: Sequence[bytes], shelves: Shelves) -> None:
-        self.ids, self.names, self.place = ids, names, Place(shelves)
+    def __init__(self, ids: Sequence[int], names: Sequence[bytes], store: Store) -> None:
+        self.ids, self.names = ids, names
+        self.place: Spot = store.place()
         self.place.reach(room_for(len(ids) + 1))
         self.read = 0
         self._pieces = list(spans(0, len(ids)))
@@ -66,7 +67,7 @@ class Job(Protocol):
         """The answer, when there is one."""
         ...
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[Spot]:
         """All that it ever had; those that were left are nowhere."""
         ...
 
@@ -74,7 +75,7 @@ class Job(Protocol):
 class Text:
     """One text that is being written."""
 
-    def __init__(self, job: "Writing", sample: int, place: Place) -> None:
+    def __init__(self, job: "Writing", sample: int, place: Spot) -> None:
         self.job, self.place = job, place
         self.ids = list(job.prompt.ids)
         self.made: list[int] = []
@@ -102,15 +103,16 @@ class Writing:
     The last text takes over the prompt's place, which the others copied."""
 
     def __init__(
-        self, item: Work, needs: Needs, names: Sequence[bytes], rules: Rules, shelves: Shelves, decode: Decode
+        self, item: Work, needs: Needs, names: Sequence[bytes], rules: Rules, store: Store, decode: Decode
     ) -> None:
         self.item, self.needs, self.rules = item, needs, rules
         self.ask: Ask = item.encoded.payload
-        self._shelves, self._decode = shelves, decode
-        self.prompt = Prompt(self.ask.ids, names, shelves)
+        self._store, self._decode = store, decode
+        self.prompt = Prompt(self.ask.ids, names, store)
         self.texts: list[Text] = []
+        self._begun = False
         self.first: torch.Tensor | None = None
-        """Logits [words] of every text's first token, once the prompt is read."""
+        """Logits [words] of every text's first token, once the prompt is read; kept for texts that have to wait."""
 
     @staticmethod
     def needs_of(ask: Ask, *, rows: int, tokens: int) -> Needs:
@@ -122,11 +124,12 @@ class Writing:
         return Needs(some, (some + 1) * each)
 
     def begin(self, logits: torch.Tensor) -> None:
-        self.first = logits.clone()
+        self._begun = True
+        self.first = logits.clone() if self.ask.rows > self.needs.rows else None
 
     def more(self) -> list[Text]:
         """Texts that begin now, as far as there are rows for them."""
-        if self.first is None or len(self.texts) == self.ask.rows:
+        if not self._begun or len(self.texts) == self.ask.rows:
             return []
         begun, writing = len(self.texts), sum(not text.ended for text in self.texts)
         for sample in range(begun, min(self.ask.rows, begun + self.needs.rows - writing)):
@@ -137,7 +140,7 @@ class Writing:
         if sample == self.ask.rows - 1:
             self.texts.append(Text(self, sample, self.prompt.place))
             return
-        place = Place(self._shelves)
+        place = self._store.place()
         place.reach(room_for(len(self.ask.ids) + 1))
         self.texts.append(Text(self, sample, place))
         place.copy(self.prompt.place, len(self.ask.ids))
@@ -151,7 +154,7 @@ class Writing:
         rows = [row_of(text.made, self.rules.ends) for text in self.texts]
         return generated(self.item, rows, lambda ask, row: read_behind(self._decode, ask.ids, row.ids))
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[Spot]:
         return [self.prompt.place, *(text.place for text in self.texts)]
 
 
@@ -159,10 +162,10 @@ class Scoring:
     """Likelihoods of continuations: the first token's from the prompt, the others' from branches behind it, several of
     which are read at once."""
 
-    def __init__(self, item: Work, needs: Needs, names: Sequence[bytes], shelves: Shelves) -> None:
+    def __init__(self, item: Work, needs: Needs, names: Sequence[bytes], store: Store) -> None:
         self.item, self.needs = item, needs
         self._asked: ToScore = item.encoded.payload
-        self.prompt = Prompt(self._asked.prompt, names, shelves)
+        self.prompt = Prompt(self._asked.prompt, names, store)
         self._left = [each for each in dict.fromkeys(self._asked.continuations) if len(each) > 1]
         self._now: list[tuple[int, ...]] = []
         self._sums: dict[tuple[int, ...], float] = {}
@@ -212,7 +215,7 @@ class Scoring:
         sums = tuple(self._sums[each] for each in self._asked.continuations)
         return Scored(sums, tuple(map(len, self._asked.continuations)), input_tokens=self.item.encoded.length)
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[Spot]:
         return [self.prompt.place]
 
 

@@ -83,17 +83,18 @@ class Rules:
             some = [numbers] if isinstance(numbers, int) else numbers
             return torch.tensor(sorted(some), device=device) if some else None
 
-        self._end_tokens = tokens(list(self.ends))
+        self.end_tokens = tokens(list(self.ends))
         self._last = tokens(config.forced_eos_token_id)
         self._bad = tokens([word[0] for word in config.bad_words_ids or () if word[0] not in self.ends])
         self._suppressed = tokens(config.suppress_tokens)
         self._begin = tokens(config.begin_suppress_tokens)
         rules = (self._last, self._bad, self._suppressed, self._begin, self._first)
-        self._plain = not (self.looks_back or self._renormalize) and all(rule is None for rule in rules)
+        self.only_least = not (self.looks_back or self._renormalize) and all(rule is None for rule in rules)
+        """Whether they say nothing but that a text may not end too early."""
 
     def idle(self, line: Line) -> bool:
         """Whether the scores of this row stay as they are."""
-        return self._plain and line.position >= self._least
+        return self.only_least and line.position >= self._least
 
     def only_bans(self, line: Line) -> bool:
         """Whether a row's scores stay as they are but for those of banned tokens."""
@@ -110,7 +111,7 @@ class Rules:
         if ids is not None and self._ngram:
             _ban_repeats(scores, ids, [len(line.ids) for line in lines], self._ngram)
         self._ban(scores, self._bad, None)
-        self._ban(scores, self._end_tokens, [line.position < self._least for line in lines])
+        self._ban(scores, self.end_tokens, [line.position < self._least for line in lines])
         if self._first is not None:
             _force(scores, self._first, [line.start + line.position == 1 for line in lines])
         if self._last is not None:
@@ -133,20 +134,35 @@ class Rules:
 
 def ruled(scores: torch.Tensor, lines: Sequence[Line]) -> torch.Tensor:
     """The scores [rows, words] after each row's own rules. Scores are logits, or a beam search's log-probabilities."""
+    if all(line.rules.idle(line) for line in lines):
+        return scores
+    made = scores.clone()
+    rule(made, lines)
+    return made
+
+
+def rule(scores: torch.Tensor, lines: Sequence[Line]) -> None:
+    """The same in place. Rows that may only not end yet are banned from it together, whatever their rules: a GPU waits
+    for each call."""
+    unended: dict[frozenset[int], list[int]] = {}
     groups: dict[int, list[int]] = {}
     for at, line in enumerate(lines):
         if not line.rules.idle(line):
-            groups.setdefault(id(line.rules), []).append(at)
-    if not groups:
-        return scores
-    if len(groups) == 1 and len(next(iter(groups.values()))) == len(lines):
-        return lines[0].rules.apply(scores.clone(), lines)
-    made = scores.clone()
+            if line.rules.only_least:
+                unended.setdefault(line.rules.ends, []).append(at)
+            else:
+                groups.setdefault(id(line.rules), []).append(at)
+    for rows in unended.values():
+        tokens = lines[rows[0]].rules.end_tokens
+        if tokens is not None:
+            scores[torch.tensor(rows, device=scores.device)[:, None], tokens] = -torch.inf
     for rows in groups.values():
-        where = torch.tensor(rows, device=scores.device)
         of_group = [lines[at] for at in rows]
-        made[where] = of_group[0].rules.apply(scores[where], of_group)
-    return made
+        if rows == list(range(rows[0], rows[0] + len(rows))):
+            of_group[0].rules.apply(scores[rows[0] : rows[0] + len(rows)], of_group)
+        else:
+            where = torch.tensor(rows, device=scores.device)
+            scores[where] = of_group[0].rules.apply(scores[where], of_group)
 
 
 def chosen(scores: torch.Tensor, lines: Sequence[Line], lots: Sequence[Lot]) -> list[int]:

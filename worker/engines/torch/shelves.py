@@ -115,6 +115,11 @@ class Place:
         return self._shelf
 
     @property
+    def length(self) -> int:
+        """Tokens that it has room for."""
+        return self.shelf.length
+
+    @property
     def order(self) -> tuple[Kind, int]:
         """Those in this order lie side by side."""
         return self.shelf.kind, self.slot
@@ -145,7 +150,7 @@ class Place:
         self.put(0, other.piece(0, tokens))
 
     def piece(self, start: int, end: int) -> Piece:
-        """A view of these tokens."""
+        """A view of these tokens, [layers, heads, tokens, width]."""
         return Piece(self.shelf.keys[:, self.slot, :, start:end], self.shelf.values[:, self.slot, :, start:end])
 
     def put(self, start: int, piece: Piece) -> None:
@@ -159,7 +164,13 @@ class Shelves:
 
     def __init__(self, shape: Shape, most_bytes: int) -> None:
         self.shape, self._most = shape, most_bytes
+        self.capacity = most_bytes // shape.bytes
+        """Tokens that may be promised."""
         self._by_kind: dict[Kind, Shelf] = {}
+
+    def place(self) -> Place:
+        """A sequence, which lies nowhere at first."""
+        return Place(self)
 
     def in_use(self, sort: str = "") -> list[Shelf]:
         """Those of a sort that hold anything, in an order of their own."""

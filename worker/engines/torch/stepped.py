@@ -9,8 +9,9 @@ import torch
 from worker.engines.torch.device import errors_mapped
 from worker.engines.torch.passes import Packed, Reading, packed, room_for
 from worker.engines.torch.prefixes import spans
-from worker.engines.torch.shelves import Place, Shape, Shelves
+from worker.engines.torch.shelves import Shape, Shelves
 from worker.engines.torch.stepping import stepping
+from worker.engines.torch.store import Store
 from worker.engines.torch.unfit import Unfit, explained
 
 TOLERANCE = {torch.float32: 1e-4}
@@ -26,7 +27,10 @@ NEEDED = ("position_ids", "logits_to_keep", "use_cache")
 
 
 class Stepped:
-    """Runs passes over a model that is otherwise as it was. Raises Unfit for one that is known not to work so."""
+    """Runs passes over shelves, of a model that is otherwise as it was. Raises Unfit for one that is known not to work
+    so."""
+
+    takes_branches = True
 
     def __init__(self, model: Any) -> None:
         self._model, self._device = model, next(model.parameters()).device
@@ -53,6 +57,15 @@ class Stepped:
         if sum(window is not None for window in seen.windows) != self._windows:
             raise Unfit("a window of its own")
         return logits
+
+    def store(self, most_bytes: int) -> Any:
+        """Where keys and values lie that its passes read and write."""
+        return Shelves(self.shape, most_bytes)
+
+    def packed(self, singles: Sequence[Reading], chunks: Sequence[Reading], pad: int) -> Packed:
+        """The pass that reads all of these, whose logits come back in this order. Singles are of one token each, and
+        sorted by their places' `order`."""
+        return packed(singles, chunks, pad, self.shape)
 
     def plain(self, ids: Sequence[int]) -> torch.Tensor:
         """Logits [tokens, words] of the model as it comes."""
@@ -93,8 +106,8 @@ def prove(stepped: Stepped, *, words: int, limit: int) -> bool:
 
 def _read(stepped: Stepped, texts: Sequence[tuple[list[int], list[int]]]) -> list[torch.Tensor]:
     """Logits of the last token that each row reads at once, and of those it reads one by one."""
-    shelves = Shelves(stepped.shape, PROOF_BYTES)
-    places = [Place(shelves) for _ in texts]
+    store: Store = stepped.store(PROOF_BYTES)
+    places = [store.place() for _ in texts]
     for place, (many, singles) in zip(places, texts, strict=True):
         place.reach(room_for(len(many) + len(singles)))
     chunks = [
@@ -102,13 +115,13 @@ def _read(stepped: Stepped, texts: Sequence[tuple[list[int], list[int]]]) -> lis
         for place, (many, _) in zip(places, texts, strict=True)
         for start, end in spans(0, len(many))
     ]
-    found = [[row] for row in stepped(packed([], chunks, 0, stepped.shape))]
+    found = [[row] for row in stepped(stepped.packed([], chunks, 0))]
     for turn in range(max(len(singles) for _, singles in texts)):
         at_work = sorted(
             (at for at, (_, singles) in enumerate(texts) if turn < len(singles)), key=lambda at: places[at].order
         )
         readings = [Reading(places[at], [texts[at][1][turn]], len(texts[at][0]) + turn, [0]) for at in at_work]
-        for at, row in zip(at_work, stepped(packed(readings, [], 0, stepped.shape)), strict=True):
+        for at, row in zip(at_work, stepped(stepped.packed(readings, [], 0)), strict=True):
             found[at].append(row)
     return [torch.stack(rows) for rows in found]
 

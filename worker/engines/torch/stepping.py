@@ -7,7 +7,7 @@ attention is a call of its own length; rows of one shelf share a call, in which 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -58,14 +58,6 @@ class Chunk(NamedTuple):
     mask: Mask
 
 
-class Pass(NamedTuple):
-    """What the attention of one forward pass has to know."""
-
-    writes: list[Write]
-    groups: list[Group]
-    chunks: list[Chunk]
-
-
 class Call(NamedTuple):
     """How a layer wants its scores."""
 
@@ -75,10 +67,43 @@ class Call(NamedTuple):
     sinks: torch.Tensor | None
 
 
+class Attention(Protocol):
+    """What one forward pass knows about its rows."""
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: Call
+    ) -> torch.Tensor:
+        """`query` [tokens, heads, width] answered, after keys and values [tokens, key heads, width] of the same tokens
+        were kept. Raises Unstepped."""
+        ...
+
+
+class Pass(NamedTuple):
+    """A pass over shelves."""
+
+    writes: list[Write]
+    groups: list[Group]
+    chunks: list[Chunk]
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: Call
+    ) -> torch.Tensor:
+        _write(self, layer, key, value)
+        tokens, heads, width = query.shape
+        # Query heads that share a key head are rows of one product: [tokens, key heads, sharing, width].
+        rows = query.reshape(tokens, key.shape[1], -1, width)
+        out = query.new_empty(tokens, heads, value.shape[-1])
+        for group in self.groups:
+            _together(group, layer, rows, out, call)
+        for chunk in self.chunks:
+            _apart(chunk, layer, rows, out, call)
+        return out
+
+
 class Seen:
     """A pass that runs, and what its layers asked for."""
 
-    def __init__(self, this: Pass) -> None:
+    def __init__(self, this: Attention) -> None:
         self.this = this
         self.windows: list[int | None] = []
         """One for each call, so for each layer."""
@@ -88,7 +113,7 @@ _now: ContextVar[Seen] = ContextVar("pass")
 
 
 @contextmanager
-def stepping(configs: list[Any], this: Pass) -> Iterator[Seen]:
+def stepping(configs: list[Any], this: Attention) -> Iterator[Seen]:
     """Within it, a model with these configurations attends by this pass."""
     before = [config._attn_implementation for config in configs]
     seen = Seen(this)
@@ -121,20 +146,11 @@ def attend(
     """Transformers' attention interface: query [1, heads, tokens, width] to [1, tokens, heads, width]."""
     if attention_mask is not None or position_bias is not None or is_causal is False:
         raise Unstepped("a mask or bias of the model's own")
-    seen, layer = _now.get(), module.layer_idx
+    seen = _now.get()
     seen.windows.append(sliding_window)
-    this = seen.this
-    _write(this, layer, key[0].transpose(0, 1), value[0].transpose(0, 1))
+    queries, keys, values = (each[0].transpose(0, 1) for each in (query, key, value))
     call = Call(scaling, sliding_window, softcap, s_aux)
-    heads, tokens, width = query.shape[1:]
-    # Query heads that share a key head are rows of one product: [tokens, key heads, sharing, width].
-    rows = query[0].transpose(0, 1).reshape(tokens, key.shape[1], -1, width)
-    out = query.new_empty(tokens, heads, value.shape[-1])
-    for group in this.groups:
-        _together(group, layer, rows, out, call)
-    for chunk in this.chunks:
-        _apart(chunk, layer, rows, out, call)
-    return out[None], None
+    return seen.this.attend(module.layer_idx, queries, keys, values, call)[None], None
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, attend)

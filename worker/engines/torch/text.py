@@ -69,7 +69,7 @@ class TextCodec(ABC):
             return Failed(ItemErrorCode.INVALID_TEXT, f"the text cannot be tokenized: {error}")
 
     def _ids(self, text: str) -> list[int]:
-        return self.tokens.plain([text])[0].ids
+        return self.tokens.ids([text])[0]
 
 
 def too_long(length: int, limit: int, *, answer: int = 0) -> Failed:

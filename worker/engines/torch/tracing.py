@@ -13,7 +13,7 @@ OTHERWISE = 3e-2
 
 def answered(model: nn.Module) -> torch.Tensor | None:
     """Logits or token vectors for a few tokens; None for a model that cannot be asked like this."""
-    device = next(model.parameters()).device
+    device = next((each.device for each in model.parameters()), None)
     given = {"input_ids": torch.tensor([[0, 1, 2]], device=device)}
     if "decoder_input_ids" in signature(model.forward).parameters:
         given["decoder_input_ids"] = torch.tensor([[0, 1]], device=device)
