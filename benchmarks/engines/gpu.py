@@ -31,6 +31,7 @@ from jobs.tasks.base import Classify, Embed, Generate, Sampling
 GPU = "cuda:0"
 ROUNDS = 3
 BATCHES = (32, 256)
+CORPORA = {"skewed": inputs.skewed, "uniform": inputs.uniform}
 MEMORY = 32 * 2**30
 TOKENS = 262_144
 """Most tokens of a pass: the engine takes fewer where that is faster."""
@@ -43,13 +44,16 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*", default=list(KINDS), help=f"of {', '.join(KINDS)}")
     parser.add_argument("--items", type=int, help="so many instead of the usual number")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--corpora", nargs="+", choices=list(CORPORA), default=list(CORPORA), help="for encoders")
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="sizes of the peers' batches")
     asked = parser.parse_args()
     be_quiet()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)  # as a worker has it
     card, peak = torch.cuda.get_device_name(GPU), peak_tflops()
     print(f"{card}: {peak:.0f} TFLOP/s in bfloat16 products of {MATRIX}, torch {torch.__version__}", flush=True)
     for kind in asked.kinds:
-        for rows in KINDS[kind](Asked(peak, asked.items, asked.rounds, asked.batches)):
+        for rows in KINDS[kind](Asked(peak, asked.items, asked.rounds, asked.batches, asked.corpora)):
             show(f"engines on a GPU: {kind}", rows, note=f"{card}, bfloat16, medians of {asked.rounds}")
 
 
@@ -60,6 +64,7 @@ class Asked(NamedTuple):
     items: int | None
     rounds: int
     batches: Sequence[int]
+    corpora: Sequence[str]
 
     def peers(self, name: str, make: Callable[[int], Run]) -> dict[str, Callable[[], Run]]:
         return {f"{name}, {size}": partial(make, size) for size in self.batches}
@@ -112,9 +117,9 @@ Rows = list[dict[str, object]]
 
 def encoders(asked: Asked) -> Iterator[Rows]:
     for name in BUILDERS:
-        for corpus in (inputs.skewed, inputs.uniform):
+        for corpus in asked.corpora:
             with tempfile.TemporaryDirectory(prefix="textmill-model-") as folder:
-                yield _encoder(BUILDERS[name](Path(folder)), corpus.__name__, corpus(asked.items or 16_384), asked)
+                yield _encoder(BUILDERS[name](Path(folder)), corpus, CORPORA[corpus](asked.items or 16_384), asked)
 
 
 def _encoder(spec: ModelSpec, corpus: str, lengths: list[int], asked: Asked) -> Rows:

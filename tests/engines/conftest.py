@@ -99,5 +99,6 @@ def texts_of(outcomes: Sequence[Any]) -> list[str]:
 
 
 def near(logits: Sequence[float]) -> Any:
-    """Equal but for rounding, which grows with the largest logit: weights this random go far beyond a real model's."""
-    return pytest.approx(logits, rel=0, abs=3e-5 * max(1.0, *map(abs, logits)))
+    """Equal but for rounding, which grows with the largest logit: weights this random go far beyond a real model's, and
+    plain torch is up to 1e-4 from double precision then."""
+    return pytest.approx(logits, rel=0, abs=2e-4 * max(1.0, *map(abs, logits)))

@@ -80,10 +80,12 @@ def test_half_precisions_read_texts_end_to_end(name: str, dtype: str, tiny: Tiny
 
 @pytest.mark.parametrize("name", ["embedder", "sentences", "t5-encoder"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_vectors_point_where_they_point_on_a_cpu(name: str, dtype: str, tiny: Tiny, ask: Ask) -> None:
+def test_vectors_point_where_they_point_on_a_cpu(name: str, dtype: str, tiny: Tiny, tmp_path: Path) -> None:
+    spec = narrow(tiny, name, tmp_path)
     requests = [Embed(text) for text in TEXTS]
 
-    there, here = on_gpu(tiny, name, dtype)(*requests), ask(name)(*requests)
+    there = Subject(spec, device=GPU, memory_bytes=2**32, dtype=dtype)(*requests)
+    here = Subject(spec)(*requests)
 
     for one, other in zip(there, here, strict=True):
         assert isinstance(one, Embedded)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy
 import torch
 
 from jobs.tasks.base import (
@@ -131,15 +132,15 @@ class ReaderNet:
         own = self._codec.sentences.pooling
         asked: list[Any] = [item.encoded.request for item in batch]
         hidden = self._reader.hidden([item.encoded.payload for item in batch])
-        found: list[torch.Tensor] = [torch.empty(0)] * len(batch)
-        for mode in dict.fromkeys(request.pooling or own for request in asked):
-            where = [at for at, request in enumerate(asked) if (request.pooling or own) == mode]
-            for at, vector in zip(where, pooled([hidden[at] for at in where], mode), strict=True):
-                found[at] = vector
-        return [
-            Embedded(_bytes(vector, request), input_tokens=item.encoded.length)
-            for vector, request, item in zip(found, asked, batch, strict=True)
-        ]
+        alike: dict[tuple[Pooling, int | None, bool], list[int]] = {}
+        for at, request in enumerate(asked):
+            alike.setdefault((request.pooling or own, request.dimensions, request.normalize), []).append(at)
+        found: dict[int, bytes] = {}
+        for (mode, dimensions, normalize), where in alike.items():
+            vectors = pooled([hidden[at] for at in where], mode)[:, :dimensions]
+            rows = torch.nn.functional.normalize(vectors, dim=-1) if normalize else vectors
+            found.update(zip(where, map(_bytes, rows.numpy()), strict=True))
+        return [Embedded(found[at], input_tokens=item.encoded.length) for at, item in enumerate(batch)]
 
     def _compare(self, batch: Sequence[Work]) -> list[Outcome]:
         payloads: list[Compare] = [item.encoded.payload for item in batch]
@@ -180,13 +181,9 @@ def pooled(texts: Sequence[torch.Tensor], mode: Pooling) -> torch.Tensor:
     return torch.segment_reduce(whole, mode, lengths=lengths).cpu()
 
 
-def _bytes(vector: torch.Tensor, request: Embed) -> bytes:
-    vector = vector[: request.dimensions]
-    if request.normalize:
-        vector = torch.nn.functional.normalize(vector, dim=-1)
-    return _floats(vector)
-
-
 def _floats(numbers: torch.Tensor) -> bytes:
-    data: bytes = numbers.float().cpu().numpy().astype("<f4").tobytes()
-    return data
+    return _bytes(numbers.float().cpu().numpy())
+
+
+def _bytes(numbers: numpy.ndarray[Any, Any]) -> bytes:
+    return numbers.astype("<f4", copy=False).tobytes()

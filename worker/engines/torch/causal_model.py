@@ -19,6 +19,9 @@ log = logging.getLogger("textmill.worker")
 
 WIDE_SLOTS, WIDE_PASS = 512, 16_384
 """The same as `SLOTS` and `PASS_TOKENS` on a GPU, where a pass of few rows takes as long as one of many."""
+REFILL = 8
+"""On a GPU one in so many rows has to be free before others come in: a pass that reads prompts takes several times as
+long as a recorded step, however few it reads."""
 SLOT_TOKENS = 512
 """Tokens of keys and values for each row, on average: most requests are shorter."""
 CACHE_SHARE, PREFIX_SHARE = 2, 16
@@ -50,6 +53,7 @@ def with_loop(
         prefix_bytes=prefixes,
         slots=slots,
         pass_tokens=pass_tokens,
+        refill=1 if on_cpu else WIDE_SLOTS // REFILL,
         known={
             "memory_bytes": weights,
             "cache_bytes": cache + prefixes,

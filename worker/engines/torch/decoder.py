@@ -70,10 +70,12 @@ class CausalLoop:
         prefix_bytes: int,
         known: Mapping[str, Any],
         slots: int = SLOTS,
+        refill: int = 1,
         pass_tokens: int = PASS_TOKENS,
     ) -> None:
         """`cache_bytes`: most that keys and values of rows take; `prefix_bytes`: those of what prompts have in common;
-        `known`: what `stats` says besides the loop's own counters."""
+        `refill`: how many of the slots have to be free before others come in beside those that run; `known`: what
+        `stats` says besides the loop's own counters."""
         self._passes: Passes | None = passes
         self._codec, self._device, self._takes_branches = codec, passes.shape.device, passes.takes_branches
         self._store: Store = passes.store(cache_bytes)
@@ -87,7 +89,7 @@ class CausalLoop:
         """The pieces of the prompts that are counted as seen."""
         self._rules: dict[Any, Rules | None] = {}
         self._known = dict(known)
-        self._more = False
+        self._refill, self._more = refill, False
         self._stats = {"tokens": 0, "padded_tokens": 0, "decode_rows": 0, "decode_slots": 0, "shared_tokens": 0}
 
     def takes(self, encoded: Encoded) -> bool:
@@ -108,8 +110,9 @@ class CausalLoop:
         started = 0
         taken = [job.needs for job in self._jobs.values()]
         rows, tokens = sum(each.rows for each in taken), sum(each.tokens for each in taken)
+        enough = not rows or self._slots - rows >= min(self._refill, self._slots // 2)
         with torch.inference_mode(), errors_mapped():
-            for item in waiting:
+            for item in waiting if enough else ():
                 needs = self._needs(item.encoded, rows=self._slots)
                 rows, tokens = rows + needs.rows, tokens + needs.tokens
                 if (self._jobs and rows > self._slots) or tokens > self._most_tokens:
@@ -133,7 +136,9 @@ class CausalLoop:
             self._prefixes.forget(self._in_sight.pop(key))
 
     def _advanced(self) -> list[tuple[Key, Outcome]]:
-        texts, branches, pieces = self._texts(), self._branches(), list(self._pieces())
+        known: list[tuple[Any, int, Piece]] = []
+        texts, branches, pieces = self._texts(), self._branches(), list(self._pieces(known))
+        self._store.put(known)
         if not texts and not branches and not pieces:
             return []
         chunks = [*(job.reading() for job in branches), *(piece.reading for piece in pieces)]
@@ -225,14 +230,15 @@ class CausalLoop:
     def _branches(self) -> list[Scoring]:
         return [job for job in self._jobs.values() if isinstance(job, Scoring) and job.prompt.done]
 
-    def _pieces(self) -> Iterator[_Piece]:
-        """Pieces of prompts, first come first served. Who needs one that another reads in this pass waits for it."""
+    def _pieces(self, known: list[tuple[Any, int, Piece]]) -> Iterator[_Piece]:
+        """Pieces of prompts, first come first served. Who needs one that another reads in this pass waits for it; those
+        that were read before are added to what is `known`, with the place they go to."""
         left = self._pass
         being_read: set[bytes] = set()
         for job in self._jobs.values():
             while not job.prompt.done:
                 start, end, name = job.prompt.next()
-                if name is not None and self._reused(job, start, end, name):
+                if name is not None and self._reused(job, start, end, name, known):
                     continue
                 if name in being_read:
                     break
@@ -243,11 +249,11 @@ class CausalLoop:
                     being_read.add(name)
                 yield _Piece(job, name, job.prompt.reading(start, end))
 
-    def _reused(self, job: Job, start: int, end: int, name: bytes) -> bool:
-        """Whether the piece was read before, and taken over."""
+    def _reused(self, job: Job, start: int, end: int, name: bytes, known: list[tuple[Any, int, Piece]]) -> bool:
+        """Whether the piece was read before, and need not be read again."""
         kept = self._prefixes.get(name)
         if kept is not None:
-            job.prompt.place.put(start, kept)
+            known.append((job.prompt.place, start, kept))
             job.prompt.read = end
             self._stats["shared_tokens"] += end - start
         return kept is not None

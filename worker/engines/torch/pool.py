@@ -1,6 +1,7 @@
 """Keys and values of many sequences in one flat store, each in a run of its own, so that one call attends for all."""
 
 from bisect import insort
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,9 +52,16 @@ class Pool:
             if 0 <= left < len(self._free) - 1 and self._free[left][1] == self._free[left + 1][0]:
                 self._free[left : left + 2] = [(self._free[left][0], self._free[left + 1][1])]
 
-    def free(self) -> int:
-        """Tokens that no sequence has."""
-        return sum(end - start for start, end in self._free)
+    def put(self, pieces: Sequence[tuple["Run", int, Piece]]) -> None:
+        """Have these pieces lie in sequences: for each, its place, and where it begins there. All in one call."""
+        if not pieces:
+            return
+        starts = [run.start + start for run, start, _ in pieces]
+        lengths = [piece.keys.shape[1] for _, _, piece in pieces]
+        spots = [spot for start, length in zip(starts, lengths, strict=True) for spot in range(start, start + length)]
+        where = torch.tensor(spots, device=self.keys.device)
+        self.keys.index_copy_(1, where, torch.cat([piece.keys for _, _, piece in pieces], 1))
+        self.values.index_copy_(1, where, torch.cat([piece.values for _, _, piece in pieces], 1))
 
     def trim(self) -> None:
         """Nothing to give back: all was taken at once."""

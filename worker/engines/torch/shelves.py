@@ -1,6 +1,7 @@
 """Keys and values of many sequences, on shelves: sequences of one length side by side, so that one call attends for all
 of them without copying."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -171,6 +172,11 @@ class Shelves:
     def place(self) -> Place:
         """A sequence, which lies nowhere at first."""
         return Place(self)
+
+    def put(self, pieces: Sequence[tuple[Place, int, Piece]]) -> None:
+        """Have these pieces lie in sequences: for each, its place, and where it begins there."""
+        for place, start, piece in pieces:
+            place.put(start, piece)
 
     def in_use(self, sort: str = "") -> list[Shelf]:
         """Those of a sort that hold anything, in an order of their own."""

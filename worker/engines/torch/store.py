@@ -1,5 +1,6 @@
 """What the causal loop asks of a place for keys and values: shelves on a CPU, a pool on a GPU."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from worker.engines.torch.prefixes import Piece
@@ -48,6 +49,10 @@ class Store(Protocol):
 
     def place(self) -> Any:
         """A sequence's `Spot`."""
+        ...
+
+    def put(self, pieces: Sequence[tuple[Any, int, Piece]]) -> None:
+        """Have these pieces lie in sequences: for each, its place, and where it begins there."""
         ...
 
     def trim(self) -> None:

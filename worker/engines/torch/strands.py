@@ -15,8 +15,8 @@ from worker.engines.torch.wiring import RelativeBias, Seat, Wiring
 
 SOURCE_TOKENS = 1024
 """Source tokens that are read in one call, where there is more than one source."""
-STEP = 16
-"""Shelves are made for multiples of so many tokens."""
+STEP, WIDE_STEP = 16, 128
+"""Shelves are made for multiples of so many tokens; on a GPU, which waits for each shelf's calls, few will do."""
 SOURCE, WRITTEN = "source", "written"
 """What lies on a shelf."""
 
@@ -28,7 +28,12 @@ def shape_of(wiring: Wiring) -> Shape:
 
 def bytes_of(shape: Shape, rows: int, source: int, written: int) -> int:
     """Memory of an item with `rows` beams or samples, once it has written as many tokens as it may."""
-    return shape.bytes * (length_for(source, step=STEP) + rows * length_for(written, step=STEP))
+    step = _step(shape.device)
+    return shape.bytes * (length_for(source, step=step) + rows * length_for(written, step=step))
+
+
+def _step(device: torch.device) -> int:
+    return STEP if device.type == "cpu" else WIDE_STEP
 
 
 class Strand(Protocol):
@@ -76,7 +81,7 @@ class Strands:
     def add(self, bundle: Bundle, hidden: torch.Tensor) -> None:
         """Begin to write from a source."""
         tokens = len(hidden)
-        bundle.source.reach(Kind(bundle.rows, length_for(tokens, step=STEP), SOURCE))
+        bundle.source.reach(Kind(bundle.rows, length_for(tokens, step=_step(hidden.device)), SOURCE))
         shelf, at = bundle.source.shelf, bundle.source.slot
         for layer in range(self._wiring.layers):
             keys, values = self._wiring.cross(layer, hidden)
@@ -84,7 +89,7 @@ class Strands:
             shelf.values[layer, at, :, :tokens] = values.transpose(0, 1)
         shelf.mask[at, :, :tokens] = 0
         for place in bundle.places:
-            place.reach(_written(len(_strand(place).tokens), 1))
+            place.reach(self._written(len(_strand(place).tokens), 1))
         self._layout = None
 
     def end(self, bundle: Bundle, strand: int) -> None:
@@ -111,13 +116,17 @@ class Strands:
             rows = len(strand.tokens)
             if (strand.written + 1) * rows > place.shelf.length:
                 self._layout = None
-                place.reach(_written(rows, strand.written + 1))
+                place.reach(self._written(rows, strand.written + 1))
         self._layout = self._layout or _Layout(
             self._wiring, self._shelves.in_use(WRITTEN), self._shelves.in_use(SOURCE)
         )
         strands = self.strands()
         ids = torch.tensor([token for strand in strands for token in strand.tokens], device=self._wiring.device)
         return self._wiring.decode(ids, _RowDesk(self._wiring, self._layout))
+
+    def _written(self, rows: int, steps: int) -> Kind:
+        """Where a strand lies that has so many rows, each of which writes a token at every step."""
+        return Kind(rows, rows * length_for(steps, step=_step(self._wiring.device)), WRITTEN)
 
     def trim(self) -> None:
         """Give back the memory that nothing needs."""
@@ -127,11 +136,6 @@ class Strands:
     def close(self) -> None:
         self._layout = None
         self._shelves.clear()
-
-
-def _written(rows: int, steps: int) -> Kind:
-    """Where a strand lies that has so many rows, each of which writes a token at every step."""
-    return Kind(rows, rows * length_for(steps, step=STEP), WRITTEN)
 
 
 class _SourceDesk:
