@@ -46,8 +46,8 @@ class Settings(BaseSettings):
     """For models whose registry entry names none."""
     threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads of one worker. Default: all cores."""
-    max_batch_tokens: int = Field(default=4096, ge=16, le=4_194_304)
-    """Padded tokens in one forward pass."""
+    max_batch_tokens: int | None = Field(default=None, ge=16, le=4_194_304)
+    """Most tokens in one forward pass, padding included. Default: 4,096 on a CPU, 65,536 on a GPU."""
     memory_share: float = Field(default=0.8, gt=0, le=1)
     """Share of the device's memory that loaded models may take together."""
     lease_s: float = Field(default=60.0, ge=1, le=3600)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from jobs.settings import Settings
 
 MIB = 2**20
+BATCH_TOKENS, WIDE_BATCH_TOKENS = 4096, 65_536
+"""Most tokens of one pass, on a CPU and on other devices, where nothing is set."""
 SMI = ("nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits")
 
 
@@ -56,6 +58,11 @@ def device(settings: Settings) -> Device:
         return Device(f"cuda:{at}", gpu.uuid, gpu.memory_bytes, cores(), shared=True)
     name = "cpu" if settings.device == "auto" else settings.device
     return Device(name, name, _memory_bytes(), cores(), shared=False)
+
+
+def batch_tokens(settings: Settings, name: str) -> int:
+    """Most tokens of one pass on the device that torch calls `name`: as set, else a number that keeps it busy."""
+    return settings.max_batch_tokens or (BATCH_TOKENS if name == "cpu" else WIDE_BATCH_TOKENS)
 
 
 def cores() -> int:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from jobs.errors import ModelFailed, TextmillError
 from jobs.models import ModelSpec
 from jobs.settings import Settings
-from worker.devices import Device
+from worker.devices import Device, batch_tokens
 from worker.engines import engine
 from worker.engines.base import BeforeBatch, Engine, EngineCodec, Model, Room
 from worker.meter import COUNTERS
@@ -159,7 +159,7 @@ class Residency:
             device=spec.device or self._device.name,
             memory_bytes=max(0, self._budget() - self._taken()),
             threads=self._settings.threads or self._device.threads,
-            max_batch_tokens=self._settings.max_batch_tokens,
+            max_batch_tokens=batch_tokens(self._settings, spec.device or self._device.name),
             dtype=spec.dtype or self._settings.dtype,
             cache=self._settings.home / "converted",
         )

@@ -18,7 +18,7 @@ from jobs.settings import Settings, load_settings
 from jobs.tasks.base import Outcome
 from worker.bench.agreement import compared
 from worker.bench.order import Order
-from worker.devices import device
+from worker.devices import batch_tokens, device
 from worker.engines import engine, names
 from worker.engines.base import Room
 from worker.engines.remote.wire import outcome_in, receive, room_out, send
@@ -89,7 +89,7 @@ def _room(settings: Settings, spec: ModelSpec) -> Room:
         device=spec.device or here.name,
         memory_bytes=int(here.memory_bytes * settings.memory_share),
         threads=settings.threads or here.threads,
-        max_batch_tokens=settings.max_batch_tokens,
+        max_batch_tokens=batch_tokens(settings, spec.device or here.name),
         cache=settings.home / "converted",
     )
 

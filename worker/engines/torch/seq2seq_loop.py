@@ -159,8 +159,9 @@ class Seq2SeqLoop:
         items = [self._item(work) for work in works]
         for item in items:  # so that what goes wrong below concerns them all
             self._items[item.work.key] = item
-        for item, hidden in zip(items, self._strands.read([item.ask.ids for item in items]), strict=True):
-            self._strands.add(item.bundle, hidden)
+        hidden = self._strands.read([item.ask.ids for item in items])
+        self._strands.begin([item.bundle for item in items], hidden)
+        for item in items:
             self._by_writing |= {id(strand.writing): (item, at) for at, strand in enumerate(item.strands)}
         self._stats["tokens"] += sum(len(item.ask.ids) for item in items)
         self._stats["padded_tokens"] += sum(len(item.ask.ids) for item in items)

@@ -84,7 +84,8 @@ def _written(wiring: Wiring, sources: list[list[int]], targets: list[list[int]])
     of = dict(zip(map(id, items), bundles, strict=True))
     while waiting or strands.strands():
         if waiting:
-            strands.add(*waiting.pop(0))
+            bundle, source = waiting.pop(0)
+            strands.begin([bundle], [source])
         logits, first = strands.step(), 0
         _asked(wiring, 2 * wiring.layers)
         for strand in strands.strands():

@@ -4,17 +4,19 @@ What a row has written so far and the source it reads lie on shelves. An item's 
 there once, and a mask says which of it each beam descends from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from worker.engines.torch.device import Runs, attend_runs, has_runs
 from worker.engines.torch.shelves import Kind, Place, Shape, Shelf, Shelves, length_for
 from worker.engines.torch.wiring import RelativeBias, Seat, Wiring
 
-SOURCE_TOKENS = 1024
-"""Source tokens that are read in one call, where there is more than one source."""
+SOURCE_TOKENS, WIDE_SOURCE_TOKENS = 1024, 65_536
+"""Source tokens that are read in one call, where there is more than one source; on a GPU."""
 STEP, WIDE_STEP = 16, 128
 """Shelves are made for multiples of so many tokens; on a GPU, which waits for each shelf's calls, few will do."""
 SOURCE, WRITTEN = "source", "written"
@@ -72,25 +74,43 @@ class Strands:
     def read(self, sources: Sequence[list[int]]) -> list[torch.Tensor]:
         """The hidden states [tokens, width] of each source, several of them in one call."""
         found: list[torch.Tensor] = []
-        for batch in _batches(sources):
+        for batch in _batches(sources, SOURCE_TOKENS if self._wiring.device.type == "cpu" else WIDE_SOURCE_TOKENS):
             lengths = [len(source) for source in batch]
             ids = torch.tensor([number for source in batch for number in source], device=self._wiring.device)
             found += self._wiring.encode(ids, _SourceDesk(self._wiring, lengths)).split_with_sizes(lengths)
         return found
 
-    def add(self, bundle: Bundle, hidden: torch.Tensor) -> None:
-        """Begin to write from a source."""
-        tokens = len(hidden)
-        bundle.source.reach(Kind(bundle.rows, length_for(tokens, step=_step(hidden.device)), SOURCE))
-        shelf, at = bundle.source.shelf, bundle.source.slot
+    def begin(self, bundles: Sequence[Bundle], hidden: Sequence[torch.Tensor]) -> None:
+        """Begin to write from these sources, whose keys and values are made together."""
+        step = _step(self._wiring.device)
+        for bundle, source in zip(bundles, hidden, strict=True):
+            bundle.source.reach(Kind(bundle.rows, length_for(len(source), step=step), SOURCE))
+            for place in bundle.places:
+                place.reach(self._written(len(_strand(place).tokens), 1))
+        whole, parts = torch.cat(list(hidden)), list(self._parts(bundles, [len(source) for source in hidden]))
         for layer in range(self._wiring.layers):
-            keys, values = self._wiring.cross(layer, hidden)
-            shelf.keys[layer, at, :, :tokens] = keys.transpose(0, 1)
-            shelf.values[layer, at, :, :tokens] = values.transpose(0, 1)
-        shelf.mask[at, :, :tokens] = 0
-        for place in bundle.places:
-            place.reach(self._written(len(_strand(place).tokens), 1))
+            keys, values = self._wiring.cross(layer, whole)
+            for shelf, tokens, slots, spots in parts:
+                shelf.keys[layer][slots, :, spots] = keys[tokens]
+                shelf.values[layer][slots, :, spots] = values[tokens]
+        for shelf, _, slots, spots in parts:
+            shelf.mask[slots, :, spots] = 0
         self._layout = None
+
+    def _parts(
+        self, bundles: Sequence[Bundle], lengths: Sequence[int]
+    ) -> Iterator[tuple[Shelf, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Of sources end to end, what goes on each shelf: which tokens, and for each its slot and its spot."""
+        found: dict[int, tuple[Shelf, list[int], list[int], list[int]]] = {}
+        for bundle, first, length in zip(bundles, accumulate([0, *lengths]), lengths, strict=False):
+            place = bundle.source
+            _, tokens, slots, spots = found.setdefault(id(place.shelf), (place.shelf, [], [], []))
+            tokens += range(first, first + length)
+            slots += [place.slot] * length
+            spots += range(length)
+        for shelf, *numbers in found.values():
+            tokens_at, slots_at, spots_at = (torch.tensor(each, device=self._wiring.device) for each in numbers)
+            yield shelf, tokens_at, slots_at, spots_at
 
     def end(self, bundle: Bundle, strand: int) -> None:
         """One strand of an item is written; with the last one the item leaves."""
@@ -139,16 +159,22 @@ class Strands:
 
 
 class _SourceDesk:
-    """Each source's tokens attend to one another, in a call of their own."""
+    """Each source's tokens attend to one another: in a call of their own, or, where the device can, all in one."""
 
     def __init__(self, wiring: Wiring, lengths: list[int]) -> None:
         self._lengths, self._bias = lengths, wiring.source_bias
+        self._runs: Runs | None = None
+        if self._bias is None and has_runs(wiring.device, wiring.dtype):
+            starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=wiring.device)
+            self._runs = Runs(starts, starts, None, max(lengths), max(lengths))
         self.positions = torch.cat([torch.arange(length, device=wiring.device) for length in lengths])
         self._biases: list[torch.Tensor | None] = [_square(self._bias, length) for length in lengths]
 
     def attend(
         self, seat: Seat, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> torch.Tensor:
+        if self._runs is not None:
+            return attend_runs(query, key, value, self._runs, causal=False, scale=scaling, window=None)
         parts = (each.transpose(0, 1).split_with_sizes(self._lengths, 1) for each in (query, key, value))
         found = [
             scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=bias, scale=scaling)[0].transpose(0, 1)
@@ -304,13 +330,13 @@ def _answers(
     return found.view(places, heads, -1, size).transpose(1, 2).reshape(query.shape)
 
 
-def _batches(sources: Sequence[list[int]]) -> list[list[list[int]]]:
+def _batches(sources: Sequence[list[int]], most: int) -> list[list[list[int]]]:
     batches: list[list[list[int]]] = []
     room = 0
     for source in sources:
         if len(source) > room or not batches:
             batches.append([])
-            room = SOURCE_TOKENS
+            room = most
         batches[-1].append(source)
         room -= len(source)
     return batches
