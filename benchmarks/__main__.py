@@ -13,6 +13,7 @@ ALL = (
     "overhead",
     "leases",
     "optional_engines",
+    "search",
 )
 
 if __name__ == "__main__":

@@ -8,17 +8,19 @@ import click
 from jobs.cli import INTERRUPTED
 from jobs.cli.db import db
 from jobs.cli.doctor import doctor
+from jobs.cli.evaluate import evaluate
 from jobs.cli.group import InOrder
 from jobs.cli.jobs import cancel, list_jobs, pause, results, resume, status, watch
 from jobs.cli.models import models
 from jobs.cli.run import run
+from jobs.cli.search import search
 from jobs.cli.services import health, upkeep, worker
 from jobs.cli.submit import retry, submit
 from jobs.cli.tasks import tasks
 from jobs.cli.up import up
 
 COMMANDS = (
-    *(run, up, submit, status, watch, results, list_jobs, pause, resume, cancel, retry),
+    *(run, up, submit, status, watch, results, list_jobs, pause, resume, cancel, retry, evaluate, search),
     *(tasks, worker, upkeep, health, doctor, models, db),
 )
 """In the order of `textmill --help`."""

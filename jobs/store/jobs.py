@@ -148,6 +148,16 @@ class Jobs:
                 yield from enumerate(encoding.parse_block(row.encoding, bytes(row.data)), row.seq_lo)
             after = found[-1].seq_lo
 
+    def lines_of(self, job_id: str, seqs: Sequence[int]) -> dict[int, bytes]:
+        """The JSON lines of a few items, by `seq`."""
+        job, found = ids.parse(job_id), dict[int, bytes]()
+        for seq in seqs:
+            block = None if seq in found else self._block_at(job, seq)
+            if block is not None:
+                lines = dict(enumerate(encoding.parse_block(block.encoding, bytes(block.data)), block.seq_lo))
+                found |= {at: lines[at] for at in seqs if at in lines}
+        return found
+
     def record(self, job_id: str, in_force: dict[str, Any]) -> None:
         """Keep with the job what it is run with; whoever records first wins."""
         noted = update(jobs).where(jobs.c.id == ids.parse(job_id), jobs.c.in_force.is_(None)).values(in_force=in_force)
@@ -241,6 +251,12 @@ class Jobs:
             jobs.c.state == JobState.LOADING, func.coalesce(newest, jobs.c.created_at) < later(-timeout_s)
         )
         return self._end_all(stale, JobState.FAILED, f"abandoned: no items arrived for {timeout_s:g} s")
+
+    def _block_at(self, job: UUID, seq: int) -> Any:
+        """The block that holds this item, if any does; else the one before it."""
+        wanted = select(blocks).where(blocks.c.job_id == job, blocks.c.seq_lo <= seq)
+        last = wanted.order_by(blocks.c.seq_lo.desc()).limit(1)
+        return self._db.read(lambda connection: connection.execute(last).first())
 
     def _blocks_after(self, job: UUID, after: int) -> Sequence[Any]:
         def work(connection: Connection) -> Sequence[Any]:

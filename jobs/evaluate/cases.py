@@ -1,0 +1,79 @@
+"""Results beside their gold values: kept with the items, or from a file by `custom_id`."""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from jobs.errors import InvalidInput
+from jobs.schemas import Result
+
+
+class Case(NamedTuple):
+    """One item: what came out, and what should have."""
+
+    custom_id: str
+    output: dict[str, Any] | None
+    """None: the item ended as an error, which counts as a wrong answer."""
+    gold: Any
+    tokens: int
+    """Of its input."""
+
+
+def cases(results: Iterable[Result], field: str, golds: Mapping[str, Any] | None = None) -> list[Case]:
+    """The items that have a gold value: `golds` by `custom_id`, else what was kept as `field`. Raises InvalidInput when
+    none has one, and names what there is instead."""
+    found: list[Case] = []
+    seen: Result | None = None
+    for result in results:
+        seen = result
+        gold = result.kept.get(field) if golds is None else golds.get(result.custom_id)
+        if gold is not None:
+            found.append(Case(result.custom_id, result.output, gold, result.usage.input_tokens))
+    if not found:
+        raise InvalidInput(_nothing(field, golds, seen))
+    return found
+
+
+def golds_of(path: Path, field: str, id_field: str = "custom_id") -> dict[str, Any]:
+    """The gold value of each item in a .jsonl or .csv file, by the field that names items (without: by position,
+    counted from 0). Raises InvalidInput with the line."""
+    found: dict[str, Any] = {}
+    for at, row in enumerate(_rows(path)):
+        if field not in row:
+            raise InvalidInput(f"{path}, record {at + 1}: no field {field!r}; there are {', '.join(map(str, row))}")
+        name = row.get(id_field)
+        found[str(at) if name is None else str(name)] = row[field]
+    return found
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                yield from csv.DictReader(file)
+            return
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    row = orjson.loads(line)
+                    if not isinstance(row, dict):
+                        raise InvalidInput(f"{path}, line {number}: not a JSON object")
+                    yield row
+    except OSError as error:
+        raise InvalidInput(f"{path}: {error.strerror}") from None
+    except (orjson.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInput(f"{path}: {error}") from None
+
+
+def _nothing(field: str, golds: Mapping[str, Any] | None, seen: Result | None) -> str:
+    if seen is None:
+        return "the job has no results yet"
+    if golds is not None:
+        known = ", ".join(list(golds)[:3]) or "none"
+        return f"no item of the job is in the gold file: it has {known}; the job {seen.custom_id}"
+    kept = ", ".join(seen.kept) or "nothing"
+    hint = f"submit with --keep {field}, or name a --gold-file"
+    return f"no result has the field {field!r} under kept; kept: {kept} ({hint})"
