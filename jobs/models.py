@@ -76,10 +76,10 @@ class ModelSpec(BaseModel):
     def known(self) -> Known:
         """What a task may check params against at submit."""
         if self.kind == "any":
-            return Known("any", prompts=self.prompts)
+            return Known("any", prompts=self.prompts, engine=self.engine)
         limits = (self.context_tokens, self.max_input_tokens) if self.kind == "causal" else ()
         context = min((limit for limit in limits if limit is not None), default=None)
-        return Known(self.kind, self.head, self.dimensions, context, self.prompts)
+        return Known(self.kind, self.head, self.dimensions, context, self.prompts, self.engine)
 
 
 class Specs(Protocol):

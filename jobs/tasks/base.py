@@ -88,6 +88,14 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What a text has to keep to: a JSON schema or a list of texts, as JSON, or a regular expression."""
+
+    kind: Literal["json_schema", "regex", "choice"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Generate:
     """Text from a model. Exactly one of `prompt` (continued as it stands), `messages` (through the chat template)
     and `source` (an encoder's input) is given. All texts are data: special tokens in them are plain text."""
@@ -102,6 +110,8 @@ class Generate:
     source_language: str | None = None
     """The model's own code (`Codec.language` gives it), e.g. `kor_Hang`; None: the model has no such codes."""
     target_language: str | None = None
+    grammar: Grammar | None = None
+    """An engine that cannot keep to it refuses the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +280,7 @@ class Known:
     """Tokens of a prompt and its answer together."""
     prompts: Mapping[str, str] = field(default_factory=dict)
     """Prompt templates by task that the registry declares."""
+    engine: str | None = None
 
 
 Check = Callable[[Any, Known], None]

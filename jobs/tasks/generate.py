@@ -2,17 +2,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from jobs.errors import ItemError, ItemErrorCode
+from jobs.errors import InvalidParams, ItemError, ItemErrorCode
 from jobs.schemas import Item
 from jobs.tasks import windows
-from jobs.tasks.base import Asked, Codec, FinishReason, Generate, Generated, Message, Outcome, Task
+from jobs.tasks.base import Asked, Codec, FinishReason, Generate, Generated, Grammar, Known, Message, Outcome, Task
+from jobs.tasks.formats import check_complete, grammar_of
 from jobs.tasks.params import GenerationParams, Output, check_room
 from jobs.tasks.prompts import fill
 from jobs.tasks.texts import check_characters, check_text, need
+
+UNFORMED = ("ctranslate2",)
+"""Engines that write texts and cannot be held to a form."""
 
 
 class ChatMessage(BaseModel):
@@ -51,15 +56,24 @@ class GenerateParams(GenerationParams):
         tuple[Annotated[str, StringConstraints(min_length=1, max_length=1000)], ...], BeforeValidator(_listed)
     ] = Field(default=(), max_length=16, strict=False)
     """A text ends before the first of these; one may be given as a string."""
-    response_format: None = None
-    """Structured output, which is not there yet."""
+    response_format: dict[str, Any] | None = None
+    """The form of the answer, which it cannot leave: `{"type": "json_schema", "json_schema": {"schema": ...}}`,
+    `json_object`, `{"type": "regex", "regex": ...}` or `{"type": "choice", "choices": [...]}`."""
 
-    @model_validator(mode="before")
+    @field_validator("response_format")
     @classmethod
-    def _no_response_format(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("response_format") is not None:
-            raise ValueError("response_format is not supported yet; leave it out and ask for the format in the prompt")
-        return values
+    def _is_a_form(cls, form: dict[str, Any] | None) -> dict[str, Any] | None:
+        grammar_of(form)
+        return form
+
+    @model_validator(mode="after")
+    def _forms_go_alone(self) -> Self:
+        for name in ("min_new_tokens", "stop", "no_repeat_ngram_size"):
+            if self.grammar is not None and getattr(self, name):
+                raise ValueError(f"{name} cannot be combined with response_format, which says where the text ends")
+        if self.grammar is not None and (self.num_beams or 1) > 1:
+            raise ValueError("num_beams above 1 cannot be combined with response_format")
+        return self
 
     @model_validator(mode="after")
     def _texts_differ(self) -> Self:
@@ -68,6 +82,11 @@ class GenerateParams(GenerationParams):
         if self.n > 1 and self.temperature == 0 and self.num_beams == 1:
             raise ValueError(f"n {self.n} with temperature 0 and num_beams 1: all texts would be the same")
         return self
+
+    @cached_property
+    def grammar(self) -> Grammar | None:
+        """What `response_format` comes to."""
+        return grammar_of(self.response_format)
 
 
 class Generation(Output):
@@ -111,6 +130,9 @@ def _postprocess(
     (outcome,) = outcomes
     if not isinstance(outcome, Generated) or not outcome.samples:
         raise ItemError(ItemErrorCode.MODEL_ERROR, "the model gave no text")
+    if params.grammar is not None:
+        for sample in outcome.samples:
+            check_complete(params.grammar, sample.text, sample.finish_reason)
     return GenerateOutput(
         generations=tuple(
             Generation(generated_text=sample.text, finish_reason=sample.finish_reason) for sample in outcome.samples
@@ -161,7 +183,16 @@ def _messages(item: GenerateItem) -> tuple[Message, ...]:
 
 
 def _base(params: GenerateParams) -> Generate:
-    return Generate(sampling=params.sampling, seed=params.seed, n=params.n, stop=params.stop)
+    return Generate(sampling=params.sampling, seed=params.seed, n=params.n, stop=params.stop, grammar=params.grammar)
+
+
+def _check(params: GenerateParams, model: Known) -> None:
+    check_room(params, model)
+    if params.grammar is None:
+        return
+    if model.kind == "seq2seq" or model.engine in UNFORMED:
+        what = "encoder-decoder models" if model.kind == "seq2seq" else f"engine {model.engine!r}"
+        raise InvalidParams(f"parameter 'response_format': {what} cannot keep to a form; causal models of torch can")
 
 
 TASK = Task(
@@ -176,5 +207,5 @@ TASK = Task(
     shorten=_shorten,
     postprocess=_postprocess,
     kinds=frozenset({"causal", "seq2seq", "any"}),
-    check=check_room,
+    check=_check,
 )

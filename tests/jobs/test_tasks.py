@@ -94,7 +94,7 @@ def test_an_unknown_parameter_is_named_with_the_one_that_was_meant() -> None:
         ("generate", {"min_new_tokens": 9, "max_tokens": 3}, "min_new_tokens 9 is above max_new_tokens 3"),
         ("generate", {"n": 3, "num_beams": 2}, "n 3 is above num_beams 2"),
         ("generate", {"n": 2, "num_beams": 1, "temperature": 0}, "all texts would be the same"),
-        ("generate", {"response_format": {"type": "json_object"}}, "response_format is not supported yet"),
+        ("generate", {"response_format": {"type": "xml"}}, "type 'xml' is not one of"),
         (
             "generate",
             {"max_length": 3, "max_new_tokens": 4},

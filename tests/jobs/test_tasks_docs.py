@@ -63,7 +63,7 @@ def allowed(schema: dict[str, Any]) -> str:
         return f"list of text, {least} to {most}" if least else f"list of text, at most {most}"
     if kind == "string":
         return f"text, {schema['minLength']} to {schema['maxLength']} characters"
-    return {"boolean": "true, false", "null": "null only"}[kind]
+    return {"boolean": "true, false", "object": "object"}[kind]
 
 
 def bounds(schema: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@
 """
 
 import ctypes
+import json
 import math
 import os
 import re
@@ -354,6 +355,9 @@ def _compare(request: Similarity) -> Outcome:
 
 
 def _generate(request: Generate) -> Outcome:
+    if request.grammar is not None and request.grammar.kind != "choice":
+        said = "the fake model keeps to a choice only, to no JSON and no regular expression"
+        return Failed(ItemErrorCode.SCHEMA_UNSATISFIED, said, input_tokens=_words(_source(request)))
     samples = [_sample(request, index) for index in range(request.n)]
     written = sum(len(sample.text.split()) for sample in samples)
     return Generated(tuple(samples), input_tokens=_words(_source(request)), output_tokens=written)
@@ -364,6 +368,9 @@ def _sample(request: Generate, index: int) -> Sample:
     words = _source(request).split() or ["nothing"]
     drawn = f"{request.seed}/{index}" if request.sampling.temperature or index else ""
     number = crc32(_bytes(f"{_source(request)}\0{request.source_language}\0{request.target_language}\0{drawn}"))
+    if request.grammar is not None:
+        choices = json.loads(request.grammar.text)
+        return Sample(choices[number % len(choices)], "stop")
     most = request.sampling.max_new_tokens or NEW_TOKENS
     wished = max(number % 24 + 1, request.sampling.min_new_tokens or 0)
     text = " ".join(words[(number >> (at % 16)) % len(words)] for at in range(min(wished, most)))

@@ -54,6 +54,8 @@ def check_settings(spec: ModelSpec, base: Any) -> None:
 
 def refusal(base: Any, request: Generate) -> str | None:
     """Why this request cannot be honoured; None: it can."""
+    if request.grammar is not None:
+        return "engine 'ctranslate2' cannot keep to a response_format: use engine 'torch'"
     sampling = request.sampling
     drawn = bool(base.do_sample) if sampling.temperature is None else sampling.temperature > 0
     drawn = drawn or (sampling.temperature is None and (sampling.top_p, sampling.top_k) != (None, None))

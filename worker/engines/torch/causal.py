@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +12,11 @@ from jobs.errors import ItemError, ItemErrorCode
 from jobs.models import ModelSpec
 from jobs.tasks.base import Failed, Generate, Kind, Outcome, Request, Score, Scored
 from worker.engines.base import Encoded, Work
-from worker.engines.torch.answers import Row, read_behind
+from worker.engines.torch.answers import Row, end_tokens, read_behind
 from worker.engines.torch.chat import Chat
 from worker.engines.torch.generation import NEW_TOKENS, Ask, ask, completed, in_force, new_tokens
 from worker.engines.torch.generator import Generator
+from worker.engines.torch.grammars import Grammars
 from worker.engines.torch.limits import input_limit
 from worker.engines.torch.loading import generation_of
 from worker.engines.torch.text import TextCodec, too_long
@@ -51,6 +53,12 @@ class CausalCodec(TextCodec):
         self.limit = input_limit(spec, self.config, self.tokenizer)
         self.in_force = {**self.in_force, "max_new_tokens": NEW_TOKENS, **in_force(self.generation)}
 
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Grammars over this vocabulary; made when the first is asked for, since that takes a second. Raises
+        ItemError."""
+        return Grammars(self.tokenizer, self.config.get_text_config().vocab_size, end_tokens(self.generation))
+
     def room(self, request: Request) -> int:
         if isinstance(request, Score):
             return self.limit - max(map(len, self._to_score(request).rows()), default=0)
@@ -69,6 +77,8 @@ class CausalCodec(TextCodec):
             return too_long(len(ids), self.limit, answer=reserved)
         named = new_tokens(self.generation, request.sampling, length=len(ids))
         most = min(NEW_TOKENS if named is None else named, self.limit - len(ids))
+        if request.grammar is not None:
+            self.grammars.follow(request.grammar)  # what cannot be kept to is refused here
         return Encoded(request, len(ids), ask(self.generation, request, ids, most=most, length=len(ids), behind=True))
 
     def _reserved(self, request: Generate, length: int) -> int:
@@ -127,6 +137,9 @@ class CausalNet:
         if isinstance(batch[0].encoded.request, Score):
             return self._scores(batch)
         asks: list[Ask] = [item.encoded.payload for item in batch]
+        if asks[0].grammar is not None:
+            said = "this model generates in plain batches, which cannot be held to a response_format"
+            return [Failed(ItemErrorCode.SCHEMA_UNSATISFIED, said, input_tokens=each.encoded.length) for each in batch]
         ids, mask = _left_padded([each.ids for each in asks], self._codec.pad, self._device)
         given = {"input_ids": ids, "attention_mask": mask}
         return self._generator.outcomes(batch, given, start=ids.shape[1], text=self._text)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy
 import torch
 
 from jobs.errors import ItemError
@@ -189,7 +190,7 @@ class CausalLoop:
         rules = self._rules_of(item.encoded.payload)
         if rules is None:
             raise ValueError("a generation that only generate() knows")
-        return Writing(item, needs, names, rules, self._store, self._codec.tokens.decode)
+        return Writing(item, needs, names, rules, self._store, self._codec)
 
     def _rules_of(self, ask: Ask) -> Rules | None:
         alike = ask.alike()
@@ -304,7 +305,8 @@ class CausalLoop:
         rows = [row for _, row in texts]
         scores = logits if rows == list(range(len(logits))) else logits[torch.tensor(rows, device=logits.device)]
         lines = [text.line() for text, _ in texts]
-        tokens = chosen(ruled(scores.float(), lines), lines, [text.lot for text, _ in texts])
+        kept = _held(ruled(scores.float(), lines), [text for text, _ in texts])
+        tokens = chosen(kept, lines, [text.lot for text, _ in texts])
         for (text, _), token in zip(texts, tokens, strict=True):
             text.take(token)
             if text.ended:
@@ -331,6 +333,16 @@ class CausalLoop:
         self._stats["padded_tokens"] += made.ids.shape[1]
         self._stats["decode_rows"] += texts
         self._stats["decode_slots"] += max(texts, self._slots) if self._more else texts
+
+
+def _held(scores: torch.Tensor, texts: Sequence[Text]) -> torch.Tensor:
+    """The scores [texts, words] with only those words left by which a text keeps to its grammar, if it has one."""
+    followers = [(at, text.follower) for at, text in enumerate(texts) if text.follower is not None]
+    if not followers:
+        return scores
+    where = torch.tensor([at for at, _ in followers], device=scores.device)
+    allowed = torch.from_numpy(numpy.stack([follower.allowed() for _, follower in followers])).to(scores.device)
+    return scores.index_put((where,), scores[where].masked_fill(~allowed, -torch.inf))
 
 
 def _prompt(encoded: Encoded) -> list[int]:

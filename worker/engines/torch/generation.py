@@ -5,7 +5,7 @@ from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 from jobs.errors import ItemError, ItemErrorCode
-from jobs.tasks.base import Generate, Sampling
+from jobs.tasks.base import Generate, Grammar, Sampling
 
 NEW_TOKENS = 256
 """Most new tokens where neither the request nor the model names a number."""
@@ -42,12 +42,13 @@ class Ask(NamedTuple):
     """Rows of the batch that it takes: samples or beams."""
     alone: bool = False
     """Whether it cannot share a batch: beams that draw use the library's one generator."""
+    grammar: Grammar | None = None
     even: bool = False
     """Whether `generate()` must not pad it: a rule that reads the ids would take padding for text."""
 
     def alike(self) -> Hashable:
         """Rows with the same value may be generated together."""
-        wishes = (self.most, self.least, self.sampling, self.n, self.stop, self.target)
+        wishes = (self.most, self.least, self.sampling, self.n, self.stop, self.target, self.grammar)
         return (*wishes, id(self.ids)) if self.alone else wishes
 
     def cost(self) -> int:
@@ -89,6 +90,8 @@ def ask(
     beams, drawn = wished.num_beams or 1, bool(wished.do_sample)
     if beams > 1 and request.n > beams:
         raise ItemError(ItemErrorCode.INVALID_ITEM, f"n={request.n} asked of a search with {beams} beams")
+    if request.grammar is not None and beams > 1:
+        raise ItemError(ItemErrorCode.INVALID_ITEM, "the model's own num_beams rule out a response_format: give 1")
     if request.n > 1 and beams == 1 and not drawn:
         raise ItemError(
             ItemErrorCode.INVALID_ITEM,
@@ -105,6 +108,7 @@ def ask(
         target,
         rows=beams if beams > 1 else request.n,
         alone=drawn and beams > 1,
+        grammar=request.grammar,
         even=_reads(wished, READS_SOURCE | (READS_BEFORE if behind else {})),
     )
 

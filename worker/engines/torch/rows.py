@@ -1,14 +1,15 @@
 """Requests at work in the causal loop: what each reads next, and what it makes of the logits that come back."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
 
 from jobs.tasks.base import Outcome, Scored
 from worker.engines.base import Work
-from worker.engines.torch.answers import Decode, generated, has_stopped, read_behind, row_of, seed_of
-from worker.engines.torch.causal import ToScore
+from worker.engines.torch.answers import generated, has_stopped, read_behind, row_of, seed_of
+from worker.engines.torch.causal import CausalCodec, ToScore
 from worker.engines.torch.generation import Ask
 from worker.engines.torch.passes import Reading, room_for
 from worker.engines.torch.prefixes import spans
@@ -77,6 +78,7 @@ class Text:
 
     def __init__(self, job: "Writing", sample: int, place: Spot) -> None:
         self.job, self.place = job, place
+        self.follower = job.follow() if job.follow else None
         self.ids = list(job.prompt.ids)
         self.made: list[int] = []
         self.ended = False
@@ -93,6 +95,8 @@ class Text:
         """Write it down; a text that has ended frees its place."""
         self.ids.append(token)
         self.made.append(token)
+        if self.follower is not None:
+            self.follower.take(token)
         self.ended = token in self.job.rules.ends or len(self.made) >= self.job.rules.most or self.job.stops(self.made)
         if self.ended:
             self.place.leave()
@@ -103,11 +107,14 @@ class Writing:
     The last text takes over the prompt's place, which the others copied."""
 
     def __init__(
-        self, item: Work, needs: Needs, names: Sequence[bytes], rules: Rules, store: Store, decode: Decode
+        self, item: Work, needs: Needs, names: Sequence[bytes], rules: Rules, store: Store, codec: CausalCodec
     ) -> None:
         self.item, self.needs, self.rules = item, needs, rules
         self.ask: Ask = item.encoded.payload
-        self._store, self._decode = store, decode
+        self._store, self._decode = store, codec.tokens.decode
+        grammar = self.ask.grammar
+        self.follow = None if grammar is None else partial(codec.grammars.follow, grammar)
+        """Begins to follow the grammar that its texts keep to, if there is one."""
         self.prompt = Prompt(self.ask.ids, names, store)
         self.texts: list[Text] = []
         self._begun = False

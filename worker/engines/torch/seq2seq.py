@@ -52,6 +52,8 @@ class Seq2SeqCodec(TextCodec):
         return prompts
 
     def _encode(self, request: Any) -> Encoded | Failed:
+        if request.grammar is not None:
+            raise ItemError(ItemErrorCode.INVALID_ITEM, "encoder-decoder models cannot keep to a response_format")
         ids = self._ids_of(request)
         if len(ids) > self.limit:
             return too_long(len(ids), self.limit)
