@@ -62,7 +62,8 @@ def _preprocess(item: TranslateItem, params: TranslateParams, codec: Codec) -> A
     source = _source(text, params, codec)
     ask, limit = _asking(params, source, codec), _limit(params, codec)
     # Fewer characters than tokens allowed need no counting: a token seldom is less than a character.
-    if limit is not None and params.long_text == "split" and len(text) > limit:
+    long = limit is not None and len(text) > limit
+    if params.long_text == "split" and (long or _by_line(text, codec)):
         return _in_parts(text, source, ask, codec, limit)
     return Asked([ask(text)], state=_State(source))
 
@@ -77,12 +78,18 @@ def _shorten(item: TranslateItem, params: TranslateParams, codec: Codec) -> Aske
 
 
 def _in_parts(text: str, source: str | None, ask: Callable[[str], Generate], codec: Codec, limit: int | None) -> Asked:
-    pieces = windows.parts(text, ask, codec, limit=limit)
+    pieces = windows.parts(text, ask, codec, limit=limit, by_line=_by_line(text, codec))
     return Asked(
         [ask(piece.text) for piece in pieces],
         tuple(piece.tokens for piece in pieces),
         state=_State(source, tuple(piece.gap for piece in pieces)),
     )
+
+
+def _by_line(text: str, codec: Codec) -> bool:
+    """Whether each line is put to the model by itself: a translation model takes a line break for a space, and
+    paragraphs would come back as one. A chat model keeps them, and translates better what it sees whole."""
+    return codec.kind == "seq2seq" and "\n" in text.strip()
 
 
 def _postprocess(

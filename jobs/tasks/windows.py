@@ -3,6 +3,7 @@
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
 from jobs.errors import ItemError, ItemErrorCode
@@ -57,14 +58,17 @@ def split(text: str, ask: Ask, codec: Codec) -> list[Window]:
     return windows
 
 
-def parts(text: str, ask: Ask, codec: Codec, *, limit: int | None = None) -> list[Window]:
-    """Pieces that cover the text once, of whole sentences where they fit (at most `limit` tokens). Raises ItemError."""
+def parts(text: str, ask: Ask, codec: Codec, *, limit: int | None = None, by_line: bool = False) -> list[Window]:
+    """Pieces that cover the text once, of whole sentences where they fit (at most `limit` tokens); `by_line`: each of
+    one line. Raises ItemError."""
     document = _Document(text, ask, codec, limit)
-    borders = document.sentences()
+    borders, lines = document.sentences(), document.lines() if by_line else []
     found: list[Window] = []
     lo, end, right = 0, len(document.spans), 0
     while lo < end:
-        hi, window = document.forward(lo, min(lo + document.room, end), borders)
+        following = bisect_right(lines, lo)
+        line_end = lines[following] if following < len(lines) else end
+        hi, window = document.forward(lo, min(lo + document.room, line_end), borders)
         body = window.text.strip()
         if body:
             left = document.start(lo) + window.text.index(body)
@@ -124,9 +128,19 @@ class _Document:
 
     def sentences(self) -> list[int]:
         """The tokens at which a sentence begins, and the end."""
-        starts = [start for start, _ in self.spans]
+        starts = self._words
         ends = (match.end() for match in _END.finditer(self.text) if _ends_sentence(self.text, match))
         return sorted({bisect_left(starts, end) for end in ends} | {len(starts)})
+
+    def lines(self) -> list[int]:
+        """The tokens at which a line begins."""
+        return sorted({bisect_left(self._words, at + 1) for at, char in enumerate(self.text) if char == "\n"})
+
+    @cached_property
+    def _words(self) -> list[int]:
+        """Where each token's first character stands that is no white space, which SentencePiece counts to the word
+        behind it."""
+        return [end - len(self.text[start:end].lstrip()) for start, end in self.spans]
 
     def _window(self, lo: int, hi: int) -> tuple[Window, int]:
         """The window, and by how many tokens it is too long: cut out, a text may tokenize into more of them."""

@@ -8,6 +8,7 @@ import pytest
 import transformers
 
 from jobs.errors import ModelFailed
+from jobs.tasks import windows
 from jobs.tasks.base import Classify, Embed, Failed, Generate, Message, Request, Sampling, Score
 from tests.engines.conftest import Ask
 from tests.engines.tiny import BUILDERS, CLASSIFIERS, DECODERS, SEQ2SEQ, Tiny
@@ -338,3 +339,19 @@ def _with_template(tiny: Tiny, folder: Path, template: str, *, name: str = "qwen
         file.unlink()
     (Path(spec.path) / "chat_template.jinja").write_text(template)
     return engine("torch").codec(spec)
+
+
+@pytest.mark.parametrize("name", [*SEQ2SEQ, *DECODERS])
+def test_no_tokenizer_cuts_a_line_anywhere_but_at_its_end(name: str, ask: Ask) -> None:
+    text = "  rain falls\n\nthe sun shines\n   good food\r\n- a"
+    codec = ask(name).codec
+
+    def asked(piece: str) -> Request:
+        return Generate(source=piece) if codec.kind == "seq2seq" else Generate(prompt=piece)
+
+    found = windows.parts(text, asked, codec, by_line=True)
+    whole = windows.parts(text, asked, codec, limit=4)
+
+    assert [each.text for each in found] == ["rain falls", "the sun shines", "good food", "- a"]
+    assert [each.gap for each in found] == ["\n\n", "\n   ", "\r\n", ""]
+    assert "".join(each.text + each.gap for each in whole) == text.strip()

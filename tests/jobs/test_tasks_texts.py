@@ -260,6 +260,17 @@ def test_parts_of_a_translation_are_whole_sentences_joined_as_they_stood() -> No
     assert output.translation_text == "ONE TWO THREE. FOUR FIVE.\n\nSIX SEVEN EIGHT. NINE TEN ELEVEN."
 
 
+def test_paragraphs_that_fit_together_come_back_as_paragraphs() -> None:
+    text = "One two. Three.\n\nFour five\r\n  - six\n"
+
+    output, (asked,) = run("translate", text, Codec("seq2seq", limit=90), {}, lambda r: said(document(r).upper()))
+    _, (whole,) = run("translate", text, Codec("chat", limit=200), {"target": "ko"})
+
+    assert [document(each) for each in asked.requests] == ["One two. Three.", "Four five", "- six"]
+    assert output.translation_text == "ONE TWO. THREE.\n\nFOUR FIVE\r\n  - SIX"
+    assert len(whole.requests) == 1, "a chat model keeps paragraphs by itself"
+
+
 def test_parts_in_a_script_without_spaces_are_joined_without() -> None:
     text = "One two three. Four five six."
 
