@@ -13,6 +13,7 @@ KINDS = {
     "causal": ("smollm2",),
     "seq2seq": ("marian", "t5"),
     "tasks": ("ner", "zero_shot"),
+    "embeddings": ("minilm",),
 }
 CORPORA = ("skewed", "uniform")
 
