@@ -55,6 +55,7 @@ BARE_ENCODERS = (
 
 
 BY_VECTORS = ("embed", "classify", "zero_shot", "rerank")
+BY_SCORES = ("generate", "classify", "zero_shot", "rerank", "detect_language")
 """What a sentence encoder serves."""
 
 
@@ -126,7 +127,7 @@ def _role(folder: Path, architecture: str, config: Mapping[str, Any], *, embeds:
         return Role(
             "causal",
             "generate",
-            ("generate", "classify", "zero_shot", *(("summarize", "translate", "qa") if chats else ())),
+            (*BY_SCORES, *(("summarize", "translate", "qa", "ner") if chats else ())),
         )
     for group, tasks in (
         (TRANSLATES, ("translate", "generate")),

@@ -14,6 +14,7 @@ from jobs.errors import InvalidModel, InvalidSettings, ModelMismatch, UnknownMod
 from jobs.model_folder import check_adapter, read_facts
 from jobs.tasks import all_tasks, find, validate_params
 from jobs.tasks.base import Head, Kind, Known, Task
+from jobs.tasks.templates import Prompt
 
 FAKE = "fake"
 """A key that always exists: the fake engine, for every task."""
@@ -59,8 +60,8 @@ class ModelSpec(BaseModel):
     encoder, generation."""
     adapter: str | None = None
     """A LoRA folder, merged at load."""
-    prompts: Mapping[str, str] = Field(default_factory=dict)
-    """Prompt templates by task; `{text}` stands for the document, `{source}` and `{target}` for languages."""
+    prompts: Mapping[str, Prompt] = Field(default_factory=dict)
+    """How the model is asked in words, by task: a template, or a table with a version, a system text and examples."""
     generation: Mapping[str, Any] = Field(default_factory=dict)
     """Overrides of the model's own generation defaults."""
     max_input_tokens: int | None = Field(default=None, ge=1)
@@ -162,8 +163,24 @@ class Registry:
             raise InvalidModel(f"{spec.name}: engine 'torch' computes in float32, bfloat16 and float16, not in int8")
         if spec.adapter is not None:
             check_adapter(Path(spec.adapter))
+        self._check_prompts(spec)
         self._specs.put(spec)
         return spec
+
+    def _check_prompts(self, spec: ModelSpec) -> None:
+        """Raises InvalidModel for a prompt of no task, for one a model cannot be asked with, and for a version that
+        said something else before: results could no longer be traced to a wording."""
+        before = self._specs.get(spec.name)
+        for name, prompt in spec.prompts.items():
+            find(name)
+            if spec.kind == "seq2seq" and (prompt.system or prompt.examples):
+                raise InvalidModel(f"{spec.name}: prompts.{name}: 'system' and 'examples' are for causal models")
+            was = before.prompts.get(name) if before is not None else None
+            if was is not None and was != prompt and was.version == prompt.version:
+                raise InvalidModel(
+                    f"{spec.name}: prompts.{name} has changed and is version {prompt.version!r} as before: "
+                    "give it another version"
+                )
 
     def remove(self, name: str) -> bool:
         """Take the model out; its files stay. False when there was none of that name."""

@@ -283,7 +283,10 @@ class Reader:
             raise ModelMismatch(f"model {spec.name!r} does not serve {task.name!r}; it serves: {known}")
         held.asks(task, params, codec)
         if claim.seq_lo == 0:
-            held.in_force = {"engine": spec.engine, "dtype": spec.dtype or self._settings.dtype, **codec.in_force}
+            prompt = codec.prompts.get(task.name)
+            wording = {"prompt_version": prompt.version} if prompt is not None else {}
+            precision = spec.dtype or self._settings.dtype
+            held.in_force = {"engine": spec.engine, "dtype": precision, **wording, **codec.in_force}
         again = claim.attempt > 1 or claim.crashes or claim.errors
         held.have = self._store.results.have(claim.job_id, claim.seq_lo, claim.seq_hi) if again else frozenset()
         with self._note.preparing(held):

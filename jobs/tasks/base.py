@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 from pydantic import BaseModel
 
 from jobs.errors import ItemErrorCode
+from jobs.tasks.templates import Template
 
 In = TypeVar("In", bound=BaseModel)
 Par = TypeVar("Par", bound=BaseModel)
@@ -240,8 +241,8 @@ class Codec(Protocol):
     heads: frozenset[type]
     """The kinds of request this model answers."""
     has_chat_template: bool
-    prompts: Mapping[str, str]
-    """Prompt templates by task, from the registry or the model's configuration; `{text}` is replaced."""
+    prompts: Mapping[str, Template]
+    """Prompt templates by task, from the registry or the model's configuration."""
     in_force: Mapping[str, Any]
     """The model's own defaults (generation config), as they are recorded with the job."""
 
@@ -278,7 +279,7 @@ class Known:
     """Numbers in an embedding."""
     context_tokens: int | None = None
     """Tokens of a prompt and its answer together."""
-    prompts: Mapping[str, str] = field(default_factory=dict)
+    prompts: Mapping[str, Template] = field(default_factory=dict)
     """Prompt templates by task that the registry declares."""
     engine: str | None = None
 

@@ -98,11 +98,8 @@ def _by_labels(item: ClassifyItem, params: ClassifyParams, codec: Codec) -> wind
     if labels is None:
         raise ItemError(ItemErrorCode.INVALID_ITEM, "the model has no labels of its own: parameter 'labels' is needed")
     if Score in codec.heads:
-        default = INSTRUCTION if codec.has_chat_template else COMPLETION
-        override = None if "classify" in codec.prompts else default
-        return scoring(
-            codec, "classify", labels, default=default, override=override, said={"labels": ", ".join(labels)}
-        )
+        said = {"labels": ", ".join(labels)}
+        return scoring(codec, "classify", labels, default=INSTRUCTION, plain=COMPLETION, said=said)
     if Similarity in codec.heads:
         return lambda text: Similarity(text, labels)
     raise ItemError(ItemErrorCode.INVALID_ITEM, "the model has labels of its own: parameter 'labels' does not apply")

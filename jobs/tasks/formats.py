@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from jobs.errors import ItemError, ItemErrorCode
-from jobs.tasks.base import FinishReason, Grammar
+from jobs.tasks.base import FinishReason, Grammar, Known
 
 FORMS = {
     "text": (),
@@ -18,6 +18,8 @@ FORMS = {
 """The types of `response_format`, and what each needs beside its type."""
 SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """As JSON is mostly written: where any white space is allowed, a model may write nothing else for ever."""
+UNFORMED = ("ctranslate2",)
+"""Engines that choose tokens by themselves, out of reach of a grammar."""
 MOST_CHARACTERS = 100_000
 MOST_CHOICES = 1000
 
@@ -48,6 +50,15 @@ def compiled(grammar: Grammar) -> str:
     if grammar.kind == "json_schema":
         return str(LLMatcher.grammar_from_json_schema(grammar.text, defaults=SPACING))
     return str(grammar_from(grammar.kind, grammar.text))
+
+
+def cannot_keep(model: Known) -> str:
+    """Why a model cannot keep to any form; empty: it can, as far as is known at submit."""
+    if model.kind == "seq2seq":
+        return "encoder-decoder models cannot keep to a form; causal models of torch can"
+    if model.engine in UNFORMED:
+        return f"engine {model.engine!r} cannot keep to a form; causal models of torch can"
+    return ""
 
 
 def check_complete(grammar: Grammar, text: str, reason: FinishReason) -> None:

@@ -11,13 +11,10 @@ from jobs.errors import InvalidParams, ItemError, ItemErrorCode
 from jobs.schemas import Item
 from jobs.tasks import windows
 from jobs.tasks.base import Asked, Codec, FinishReason, Generate, Generated, Grammar, Known, Message, Outcome, Task
-from jobs.tasks.formats import check_complete, grammar_of
+from jobs.tasks.formats import cannot_keep, check_complete, grammar_of
 from jobs.tasks.params import GenerationParams, Output, check_room
-from jobs.tasks.prompts import fill
+from jobs.tasks.prompts import BARE, lead
 from jobs.tasks.texts import check_characters, check_text, need
-
-UNFORMED = ("ctranslate2",)
-"""Engines that write texts and cannot be held to a form."""
 
 
 class ChatMessage(BaseModel):
@@ -142,11 +139,11 @@ def _postprocess(
 
 def _plain(params: GenerateParams, codec: Codec) -> Callable[[str], Generate]:
     """How a prompt is put to this model: as it stands, or in the registry's own template."""
-    template = codec.prompts.get("generate", "{text}")
-    base = _base(params)
+    template = codec.prompts.get("generate", BARE)
+    base, start = _base(params), lead(template, {})
     if codec.kind == "seq2seq":
-        return lambda text: replace(base, source=fill(template, {"text": text}))
-    return lambda text: replace(base, prompt=fill(template, {"text": text}))
+        return lambda text: replace(base, source=template.filled({"text": text}))
+    return lambda text: replace(base, prompt=start + template.filled({"text": text}))
 
 
 def _chat(messages: tuple[Message, ...], params: GenerateParams, codec: Codec) -> Generate:
@@ -188,11 +185,8 @@ def _base(params: GenerateParams) -> Generate:
 
 def _check(params: GenerateParams, model: Known) -> None:
     check_room(params, model)
-    if params.grammar is None:
-        return
-    if model.kind == "seq2seq" or model.engine in UNFORMED:
-        what = "encoder-decoder models" if model.kind == "seq2seq" else f"engine {model.engine!r}"
-        raise InvalidParams(f"parameter 'response_format': {what} cannot keep to a form; causal models of torch can")
+    if params.grammar is not None and (unable := cannot_keep(model)):
+        raise InvalidParams(f"parameter 'response_format': {unable}")
 
 
 TASK = Task(

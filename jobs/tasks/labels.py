@@ -11,8 +11,9 @@ from typing_extensions import TypedDict
 from jobs.errors import ItemError, ItemErrorCode
 from jobs.tasks import scores, windows
 from jobs.tasks.base import Codec, Compared, Outcome, Score, Scored
-from jobs.tasks.prompts import phrase
+from jobs.tasks.prompts import glue, phrase
 
+YES_NO = ("yes", "no")
 SIMILARITY_SCALE = 20.0
 """Cosines are multiplied by this before the softmax: what sentence-transformers trains with (temperature 0.05)."""
 _BY_SCORE = itemgetter("score")
@@ -47,18 +48,19 @@ def scoring(
     labels: Sequence[str],
     *,
     default: str,
+    plain: str,
     override: str | None = None,
     said: Mapping[str, str] | None = None,
 ) -> windows.Ask:
-    """How a text is put to a causal model that is then asked how likely each label is as the answer. `said`: what
-    stands for the template's other placeholders."""
-    put = phrase(codec, task, default=default, override=override, values=said)
+    """How a text is put to a causal model that is then asked how likely each label is as the answer: in the words of
+    `phrase`. `said`: what stands for the template's other placeholders."""
+    put = phrase(codec, task, default=default, plain=plain, override=override, values=said)
 
     def ask(text: str) -> Score:
         phrased = put(text)
         prompt, messages = phrased.get("prompt"), phrased.get("messages")
-        glue = " " if prompt is not None and not prompt[-1].isspace() else ""
-        return Score(tuple(glue + label for label in labels), prompt=prompt, messages=messages)
+        between = "" if prompt is None else glue(prompt)
+        return Score(tuple(between + label for label in labels), prompt=prompt, messages=messages)
 
     return ask
 

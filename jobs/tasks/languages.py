@@ -2,6 +2,12 @@
 
 import re
 from functools import lru_cache
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+Language = Annotated[str, StringConstraints(min_length=2, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9 _-]*$")]
+"""How callers name one: a code, a locale, or an English name."""
 
 _TABLE = """
 aa aar Afar|ab abk Abkhazian|af afr Afrikaans|ak aka Akan|am amh Amharic|an arg Aragonese|ar ara Arabic

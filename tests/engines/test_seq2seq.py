@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from jobs.tasks.base import Failed, Generate, Generated, Sampling
+from jobs.tasks.templates import Template
 from tests.engines.conftest import Ask, Subject, texts_of
 from tests.engines.tiny import SEQ2SEQ, Tiny
 
@@ -178,12 +179,12 @@ def test_stop_strings_end_a_text(name: str, ask: Ask) -> None:
 
 
 def test_t5_declares_its_prefixes_as_prompts(tiny: Tiny, ask: Ask) -> None:
-    assert dict(ask("t5").codec.prompts) == {
+    assert {name: prompt.text for name, prompt in ask("t5").codec.prompts.items()} == {
         "summarize": "summarize: {text}",
         "translate": "translate {source} to {target}: {text}",
     }
-    own = Subject(tiny("t5", prompts={"summarize": "shorten: {text}"}))
-    assert own.codec.prompts["summarize"] == "shorten: {text}"
+    own = Subject(tiny("t5", prompts={"summarize": Template(text="shorten: {text}")}))
+    assert own.codec.prompts["summarize"].text == "shorten: {text}"
 
 
 def test_a_prompt_is_refused_where_a_source_is_needed(ask: Ask) -> None:

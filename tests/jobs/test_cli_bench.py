@@ -6,6 +6,7 @@ from typing import Any
 
 from jobs.cli.bench import _main_texts, _use, _words
 from jobs.models import ModelSpec
+from jobs.tasks.templates import Template
 
 BEST = {"engine": "torch", "dtype": "bfloat16", "items_per_s": 1.0}
 REPORT: dict[str, Any] = {
@@ -34,7 +35,10 @@ def test_what_the_command_cannot_say_is_kept_by_an_entry_of_a_models_file() -> N
             "do_sample": True,
             "stop": 'a "q"\n\x7f\u00fc',
         },
-        "prompts": {"summarize": "Kurz: {text}\n"},
+        "prompts": {
+            "summarize": Template(text="Kurz: {text}\n"),
+            "classify": Template(text="{text}", version="2", examples=({"text": "a", "answer": "b"},)),
+        },
         "max_input_tokens": 100,
     }
     spec = PLAIN.model_copy(update=settings)

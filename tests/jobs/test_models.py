@@ -16,6 +16,7 @@ from jobs.tasks import all_tasks, find
 
 MakeModel = Callable[..., Path]
 CHAT = {"chat_template": "{{ messages }}"}
+BY_SCORES = {"generate", "classify", "zero_shot", "rerank", "detect_language"}
 
 
 @pytest.fixture
@@ -49,8 +50,8 @@ def registry(sqlite_url: str) -> Iterator[Registry]:
         ("DistilBertForSequenceClassification", "encoder", "classify", {"classify"}),
         ("BertModel", "encoder", "embed", {"embed", "classify", "zero_shot", "rerank"}),
         ("XLMRobertaModel", "encoder", "embed", {"embed", "classify", "zero_shot", "rerank"}),
-        ("LlamaForCausalLM", "causal", "generate", {"generate", "classify", "zero_shot"}),
-        ("GPT2LMHeadModel", "causal", "generate", {"generate", "classify", "zero_shot"}),
+        ("LlamaForCausalLM", "causal", "generate", BY_SCORES),
+        ("GPT2LMHeadModel", "causal", "generate", BY_SCORES),
         ("XLMRobertaForTokenClassification", "encoder", "label", {"ner"}),
         ("BertForQuestionAnswering", "encoder", "answer", {"qa"}),
         ("RobertaForMaskedLM", "encoder", "fill", {"fill_mask"}),
@@ -75,7 +76,7 @@ def test_an_architecture_tells_what_a_model_can_do(
 def test_a_chat_template_makes_a_causal_model_summarize_and_translate(make_model: MakeModel, files: Any) -> None:
     spec = inspect(make_model("LlamaForCausalLM", **files))
 
-    assert set(spec.tasks) == {"generate", "classify", "zero_shot", "summarize", "translate", "qa"}
+    assert set(spec.tasks) == BY_SCORES | {"summarize", "translate", "qa", "ner"}
 
 
 @pytest.mark.parametrize(
@@ -380,6 +381,62 @@ def test_a_models_file_is_synced_and_other_entries_stay(
     found = registry.get("opus-mt.ko-en")
     assert (found.path, found.kind, found.tasks) == (str(tmp_path / "folder"), "seq2seq", ("translate",))
     assert found in again
+
+
+def prompted(registry: Registry, folder: Path, prompts: str) -> ModelSpec:
+    file = folder.parent / "models.toml"
+    file.write_text(f'[models.mine]\npath = "{folder.name}"\n{prompts}\n')
+    return registry.sync(file)[0]
+
+
+def test_a_models_file_declares_prompts_with_versions_and_examples(registry: Registry, make_model: MakeModel) -> None:
+    folder = make_model("LlamaForCausalLM", name="chat")
+
+    spec = prompted(
+        registry,
+        folder,
+        'prompts.summarize = "Short: {text}"\n[models.mine.prompts.classify]\nversion = "2"\n'
+        'text = "{labels}? {text}"\nsystem = "You sort."\nexamples = [{ text = "a", answer = "b" }]',
+    )
+
+    assert spec == registry.get("mine")
+    assert spec.prompts["summarize"].text == "Short: {text}"
+    assert (spec.prompts["classify"].version, spec.prompts["classify"].examples) == (
+        "2",
+        ({"text": "a", "answer": "b"},),
+    )
+
+
+def test_a_version_of_a_prompt_says_one_thing_for_ever(registry: Registry, make_model: MakeModel) -> None:
+    folder = make_model("LlamaForCausalLM", name="chat")
+    prompted(registry, folder, 'prompts.summarize = { version = "1", text = "Short: {text}" }')
+
+    with pytest.raises(InvalidSettings, match=r"prompts\.summarize has changed and is version '1' as before"):
+        prompted(registry, folder, 'prompts.summarize = { version = "1", text = "Shorter: {text}" }')
+    spec = prompted(registry, folder, 'prompts.summarize = { version = "2", text = "Shorter: {text}" }')
+    unnamed = prompted(registry, folder, 'prompts.summarize = "Shortest: {text}"')
+
+    assert spec.prompts["summarize"].version == "2"
+    assert unnamed == registry.get("mine")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "prompts", "said"),
+    [
+        ("LlamaForCausalLM", 'prompts.sumarize = "{text}"', "did you mean 'summarize'"),
+        ("MarianMTModel", 'prompts.translate = { text = "{text}", system = "Hi" }', "are for causal models"),
+        (
+            "LlamaForCausalLM",
+            'prompts.qa = { text = "{text}", examples = [{ text = "a" }] }',
+            "example 1 has no answer",
+        ),
+    ],
+)
+def test_a_prompt_that_cannot_be_asked_is_refused(
+    registry: Registry, make_model: MakeModel, architecture: str, prompts: str, said: str
+) -> None:
+    with pytest.raises(InvalidSettings, match=said):
+        prompted(registry, make_model(architecture, name="chat"), prompts)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from jobs.models import ModelSpec
 from jobs.schemas import Usage
 from jobs.store import Store, results, retries
 from jobs.store.values import ResultRow, Save
+from jobs.tasks.templates import Template
 from tests.rows import block, claim, done, failed, loading_job, ok, queued_job, run_dry
 
 
@@ -217,11 +218,13 @@ def test_models_are_put_replaced_and_removed(store: Store) -> None:
     spec = ModelSpec(name="m", path="/models/m", kind="encoder", tasks=("classify",), head="classify")
 
     store.models.put(spec)
-    store.models.put(spec.model_copy(update={"note": "for show", "prompts": {"summarize": "{text}"}}))
+    store.models.put(spec.model_copy(update={"note": "for show", "prompts": {"summarize": Template(text="{text}")}}))
     store.models.put(spec.model_copy(update={"name": "a"}))
 
     assert [found.name for found in store.models.list()] == ["a", "m"]
-    assert store.models.get("m") == spec.model_copy(update={"note": "for show", "prompts": {"summarize": "{text}"}})
+    assert store.models.get("m") == spec.model_copy(
+        update={"note": "for show", "prompts": {"summarize": Template(text="{text}")}}
+    )
     assert store.models.get("none") is None
     assert [store.models.remove("m"), store.models.remove("m")] == [True, False]
 

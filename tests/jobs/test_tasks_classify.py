@@ -7,6 +7,7 @@ import pytest
 
 from jobs.errors import ItemError, ItemErrorCode
 from jobs.tasks.base import Classified, Classify, Compared, Request, Score, Scored, Similarity
+from jobs.tasks.templates import Template
 from tests.jobs.task_runs import Codec, run
 
 
@@ -141,7 +142,7 @@ def test_a_plain_prompt_ends_before_the_label_and_a_chat_template_opens_the_answ
 
 def test_the_registrys_prompt_is_preferred() -> None:
     codec = Codec("causal")
-    codec.prompts = {"classify": "{labels}? {text}\n"}
+    codec.prompts = {"classify": Template(text="{labels}? {text}\n")}
 
     _, (asked,) = run("classify", "a {labels} b", codec, {"labels": ["x", "y"]})
 

@@ -9,6 +9,7 @@ import pytest
 from jobs import tasks
 from jobs.errors import InvalidParams, ItemError, ItemErrorCode
 from jobs.tasks.base import Known
+from jobs.tasks.templates import Template
 from tests.jobs.task_runs import FIELDS, KINDS, PARAMS, Codec, run
 
 LONG = " ".join(f"Sentence number {number} is here." for number in range(20))
@@ -19,10 +20,10 @@ LABELLED = {"encoder", "chat", "causal"}
 """Models that classify by the caller's labels only."""
 SERVES = {
     "classify": {"classifier", "encoder", "chat", "causal", "fake"},
-    "detect_language": {"classifier", "fake"},
+    "detect_language": {"classifier", "chat", "causal", "prompted", "fake"},
     "ner": {"tagger", "fake"},
     "qa": {"reader", "chat", "causal", "prompted", "fake"},
-    "rerank": {"encoder", "fake"},
+    "rerank": {"encoder", "chat", "causal", "prompted", "fake"},
     "zero_shot": {"encoder", "chat", "causal", "prompted", "fake"},
     "embed": {"encoder", "fake"},
     "summarize": {"chat", "prompted", "seq2seq", "multilingual", "t5", "fake"},
@@ -41,7 +42,10 @@ def _schema(name: str) -> dict[str, Any]:
 
 
 def needed(task: str, kind: str) -> dict[str, Any]:
-    return {"labels": ["good", "bad", "so so"]} if task == "classify" and kind in LABELLED else {}
+    if task == "classify" and kind in LABELLED:
+        return {"labels": ["good", "bad", "so so"]}
+    languages = task == "detect_language" and kind in {"chat", "causal", "prompted"}
+    return {"languages": ["en", "ko"]} if languages else {}
 
 
 @pytest.mark.parametrize(("task", "kind"), PAIRS)
@@ -175,9 +179,13 @@ def test_params_that_no_item_could_run_with_are_refused_at_submit(
         ("embed", {"dimensions": 5000}, Known("encoder")),
         ("generate", {"max_new_tokens": 63}, Known("causal", context_tokens=64)),
         ("generate", {"max_new_tokens": 10**6}, Known("causal")),
-        ("translate", {"target": "xx"}, Known("causal", prompts={"translate": "Into Elvish: {text}"})),
+        ("translate", {"target": "xx"}, Known("causal", prompts={"translate": Template(text="Into Elvish: {text}")})),
         ("translate", {"target": "xx"}, Known("seq2seq")),
-        ("translate", {"target": "de"}, Known("causal", prompts={"translate": "{source} to {target}: {text}"})),
+        (
+            "translate",
+            {"target": "de"},
+            Known("causal", prompts={"translate": Template(text="{source} to {target}:")}),
+        ),
     ],
 )
 def test_what_fits_or_is_not_known_is_not_refused_at_submit(task: str, params: dict[str, Any], model: Known) -> None:

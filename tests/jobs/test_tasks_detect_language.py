@@ -4,7 +4,9 @@ import math
 
 import pytest
 
-from jobs.tasks.base import Classified
+from jobs import tasks
+from jobs.errors import InvalidParams, ItemError, ItemErrorCode
+from jobs.tasks.base import Classified, Known, Request, Score, Scored
 from jobs.tasks.detection import detect, languages
 from tests.jobs.task_runs import Codec, run
 
@@ -39,3 +41,47 @@ def test_languages_come_best_first_and_as_many_as_asked() -> None:
 
     assert best.languages == [{"language": "fr", "score": pytest.approx(0.625)}]
     assert [each["language"] for each in every.languages] == ["fr", "en", "de"]
+
+
+def test_of_the_languages_to_choose_from_the_scores_add_up_to_one() -> None:
+    def answers(request: object) -> Classified:
+        return Classified((0.0, math.log(3), math.log(5)), ("de", "en", "fr"))
+
+    output, _ = run(
+        "detect_language", "text", Codec("classifier"), {"top_k": None, "languages": ["en", "de", "ko"]}, answers
+    )
+
+    assert output.languages == [
+        {"language": "en", "score": pytest.approx(0.75)},
+        {"language": "de", "score": pytest.approx(0.25)},
+    ]
+    with pytest.raises(ItemError, match=r"none of the languages ko, ja; it knows: de, en, fr") as caught:
+        run("detect_language", "text", Codec("classifier"), {"languages": ["ko", "ja"]}, answers)
+    assert caught.value.code is ItemErrorCode.UNSUPPORTED_LANGUAGE
+
+
+def test_a_chat_model_chooses_among_the_languages_by_their_names() -> None:
+    def answers(request: Request) -> Scored:
+        assert isinstance(request, Score)
+        assert request.continuations == ("Korean", "Brazilian Portuguese")
+        assert request.messages is not None
+        assert "Korean, Brazilian Portuguese?" in request.messages[0].content
+        return Scored((-1.0, -2.0 * (1 + math.log(3))), (1, 2))
+
+    output, _ = run("detect_language", "oi", Codec("chat"), {"top_k": None, "languages": ["ko", "pt-BR"]}, answers)
+
+    assert output.languages == [
+        {"language": "ko", "score": pytest.approx(0.75)},
+        {"language": "pt-BR", "score": pytest.approx(0.25)},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("params", "said"), [({}, "'languages' is needed"), ({"languages": ["en", "tlh"]}, "'tlh' is not known")]
+)
+def test_what_a_chat_model_cannot_choose_from_is_refused_at_submit(params: dict[str, object], said: str) -> None:
+    task = tasks.find("detect_language")
+
+    with pytest.raises(InvalidParams, match=said):
+        task.check(tasks.validate_params(task, params), Known("causal"))
+    task.check(tasks.validate_params(task, params), Known("encoder"))

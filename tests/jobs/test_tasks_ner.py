@@ -1,5 +1,6 @@
 """ner: tokens made entities, in each strategy, and across windows."""
 
+import json
 import math
 import re
 from array import array
@@ -8,8 +9,8 @@ from typing import Any
 import pytest
 
 from jobs import tasks
-from jobs.errors import InvalidParams
-from jobs.tasks.base import Labelled, LabelTokens, Request
+from jobs.errors import InvalidParams, ItemError, ItemErrorCode
+from jobs.tasks.base import Generate, Generated, Known, Labelled, LabelTokens, Request, Sample
 from tests.jobs.task_runs import Codec, run
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -109,3 +110,65 @@ def test_both_names_of_the_strategy_together_are_refused() -> None:
     assert tasks.validate_params(tasks.find("ner"), {"grouped_entities": False}).strategy == "none"
     with pytest.raises(InvalidParams, match="give one of them"):
         tasks.validate_params(tasks.find("ner"), {"grouped_entities": True, "aggregation_strategy": "max"})
+
+
+def written(*entities: tuple[str, str], reason: Any = "stop") -> Any:
+    """A chat model that writes this list."""
+    text = json.dumps([{"text": text, "label": label} for text, label in entities])
+    return lambda request: Generated((Sample(text, reason),))
+
+
+def test_a_chat_model_writes_a_list_and_each_of_it_is_found_in_the_text() -> None:
+    text = "Ann met Ann in Rome."
+    said = [("Rome", "place"), ("Ann", "person"), ("Ann", "person"), ("Ann", "person"), ("Bob", "person")]
+
+    output, (asked,) = run("ner", text, Codec("chat", 100), {"labels": ["person", "place"]}, written(*said))
+
+    (request,) = asked.requests
+    assert isinstance(request, Generate)
+    assert request.messages is not None
+    assert "List every person, place" in request.messages[0].content
+    assert request.grammar is not None
+    assert '"enum":["person","place"]' in request.grammar.text
+    assert [(each["entity_group"], each["start"], each["end"]) for each in output.entities] == [
+        ("person", 0, 3),
+        ("person", 8, 11),
+        ("place", 15, 19),
+    ]
+    assert {each["score"] for each in output.entities} == {None}
+
+
+def test_a_long_text_is_read_in_windows_by_a_chat_model_too() -> None:
+    text = " ".join([*["word"] * 60, "Ann", *["word"] * 60])
+
+    def answers(request: Request) -> Generated:
+        assert isinstance(request, Generate)
+        assert request.messages is not None
+        seen = [("Ann", "person")] if "Ann" in request.messages[0].content else []
+        return written(*seen)(request)  # type: ignore[no-any-return]
+
+    output, (asked,) = run("ner", text, Codec("chat", 80), {"labels": ["person"]}, answers)
+
+    assert len(asked.requests) > 1
+    assert [(each["start"], each["end"]) for each in output.entities] == [(300, 303)]
+
+
+def test_a_list_that_is_not_whole_is_that_items_error() -> None:
+    with pytest.raises(ItemError, match="not complete") as caught:
+        run("ner", TEXT, Codec("chat", 100), {"labels": ["person"]}, written(("Ada", "person"), reason="length"))
+
+    assert caught.value.code is ItemErrorCode.SCHEMA_UNSATISFIED
+
+
+@pytest.mark.parametrize(
+    ("params", "model", "said"),
+    [
+        ({}, Known("causal"), "'labels' is needed"),
+        ({"labels": ["person"]}, Known("causal", engine="ctranslate2"), "engine 'ctranslate2' cannot keep to a form"),
+    ],
+)
+def test_what_a_chat_model_cannot_do_is_refused_at_submit(params: dict[str, Any], model: Known, said: str) -> None:
+    task = tasks.find("ner")
+
+    with pytest.raises(InvalidParams, match=said):
+        task.check(tasks.validate_params(task, params), model)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobs.errors import ItemError, ItemErrorCode
-from jobs.tasks.base import Classified, Classify, Embed, Embedded, Request
+from jobs.tasks.base import Classified, Classify, Embed, Embedded, Request, Score, Scored
 from tests.jobs.task_runs import Codec, run
 
 ITEM = {"query": "what do foxes eat?", "documents": ["rain", "mice", "sun"]}
@@ -106,3 +106,36 @@ def test_a_model_of_many_classes_or_of_nan_fails_the_item() -> None:
         run("rerank", ITEM, Codec("classifier"), answers=many)
     with pytest.raises(ItemError, match="no numbers"):
         run("rerank", ITEM, Codec("classifier"), answers=nan)
+
+
+def test_a_chat_model_tells_how_likely_yes_is_for_each_document() -> None:
+    odds = {"rain": (-3.0, -1.0), "mice": (-1.0, -3.0), "sun": (-2.0, -2.0)}
+
+    def answers(request: Request) -> Scored:
+        assert isinstance(request, Score)
+        assert request.continuations == ("yes", "no")
+        assert request.messages is not None
+        said = request.messages[0].content
+        assert said.startswith("Query: what do foxes eat?\n\nDocument: ")
+        return Scored(next(odds[word] for word in odds if f"Document: {word}" in said), (1, 1))
+
+    output, (asked,) = run("rerank", ITEM, Codec("chat"), answers=answers)
+
+    assert len(asked.requests) == 3
+    likely = 1 / (1 + math.exp(-2))
+    assert ranking(output) == [(1, likely), (2, 0.5), (0, 1 - likely)]
+
+
+def test_a_long_document_is_read_in_windows_by_a_chat_model_too() -> None:
+    def answers(request: Request) -> Scored:
+        assert isinstance(request, Score)
+        assert request.messages is not None
+        return Scored((-1.0, -3.0) if "mice" in request.messages[0].content else (-3.0, -1.0), (1, 1))
+
+    long = " ".join(["word"] * 60 + ["mice"])
+    output, (asked,) = run(
+        "rerank", {"query": "food?", "documents": ["rain", long]}, Codec("chat", 60), answers=answers
+    )
+
+    assert len(asked.requests) > 2
+    assert output.ranking[0]["index"] == 1

@@ -9,6 +9,7 @@ import pytest
 from jobs.errors import ItemError, ItemErrorCode
 from jobs.tasks.base import Embed, Embedded, Generate, Generated, Message, Request, Sample
 from jobs.tasks.embed import floats
+from jobs.tasks.templates import Template
 from tests.jobs.task_runs import Codec, run
 
 
@@ -366,7 +367,7 @@ def test_a_model_without_a_chat_template_takes_messages_only_through_a_declared_
 
     with pytest.raises(ItemError, match="no chat template"):
         run("chat", messages, codec)
-    codec.prompts = {"generate": "### {text} ###"}
+    codec.prompts = {"generate": Template(text="### {text} ###")}
     _, rounds = run("chat", messages, codec)
 
     assert asked_first(rounds).prompt == "### Be brief.\n\nA short one. ###"

@@ -8,9 +8,11 @@ import orjson
 import pytest
 
 from jobs.errors import StoreUnavailable
+from jobs.models import Registry
 from jobs.states import JobState
 from jobs.store import Store
 from jobs.store.values import Save
+from jobs.tasks.templates import Template
 from tests.checker import all_results, check, column, rows
 from tests.corpora import model, raw_submit, submit
 from tests.rows import ok
@@ -38,6 +40,21 @@ def test_every_kind_of_request_comes_through(store: Store, make_shift: MakeShift
     make_shift().run()
 
     check(store, job_id)
+
+
+def test_the_version_of_the_prompt_that_was_asked_with_is_recorded(store: Store, make_shift: MakeShift) -> None:
+    fake = Registry(store).get("fake")
+    prompts = {"summarize": Template(text="Shorter: {text}", version="7")}
+    store.models.put(fake.model_copy(update={"name": "prompted", "prompts": prompts}))
+    asked, other = (submit(store, ["a b c"], task=task, model="prompted") for task in ("summarize", "embed"))
+
+    make_shift().run()
+
+    recorded, plain = store.jobs.get(asked).in_force, store.jobs.get(other).in_force
+    assert recorded is not None
+    assert plain is not None
+    assert recorded["prompt_version"] == "7"
+    assert "prompt_version" not in plain
 
 
 def test_one_bad_item_costs_only_itself(store: Store, make_shift: MakeShift) -> None:

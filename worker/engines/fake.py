@@ -48,6 +48,7 @@ from jobs.tasks.base import (
     Scored,
     Similarity,
 )
+from jobs.tasks.templates import Template
 from worker.engines.base import Encoded, EngineCodec, Model, OutOfMemory, Room, Work
 from worker.engines.batch import BatchModel
 
@@ -126,7 +127,7 @@ class FakeCodec:
     def __init__(self, spec: ModelSpec) -> None:
         self._marks = _options(spec).markers
         self._limit = spec.max_input_tokens or LIMIT
-        self.prompts: Mapping[str, str] = dict(spec.prompts)
+        self.prompts: Mapping[str, Template] = dict(spec.prompts)
         self.in_force: Mapping[str, Any] = {**IN_FORCE, **spec.generation}
 
     def encode(self, requests: Sequence[Request]) -> list[Encoded | Failed]:

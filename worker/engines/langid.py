@@ -8,6 +8,7 @@ from jobs.errors import ItemError, ModelFailed
 from jobs.models import ModelSpec
 from jobs.tasks.base import Classified, Classify, Failed, Kind, Outcome, Request
 from jobs.tasks.detection import detect, languages
+from jobs.tasks.templates import Template
 from worker.engines.base import Encoded, EngineCodec, Model, Room, Work
 from worker.engines.batch import BatchModel
 
@@ -54,7 +55,7 @@ class LangidCodec:
     heads: frozenset[type] = frozenset({Classify})
     has_chat_template = False
     languages: tuple[str, ...] = ()
-    prompts: Mapping[str, str] = {}
+    prompts: Mapping[str, Template] = {}
     in_force: Mapping[str, Any] = {"engine": "langid", "mode": "exact"}
 
     def encode(self, requests: Sequence[Request]) -> list[Encoded | Failed]:

@@ -8,6 +8,7 @@ from typing import Any
 from jobs.errors import ItemError, ItemErrorCode
 from jobs.models import ModelSpec
 from jobs.tasks.base import Failed, Kind, Request
+from jobs.tasks.templates import Template
 from worker.engines.base import Encoded
 from worker.engines.torch.languages import languages_of
 from worker.engines.torch.loading import config_of, tokenizer_of
@@ -30,7 +31,8 @@ class TextCodec(ABC):
             (number for number in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id) if number is not None), 0
         )
         self._languages = languages_of(self.tokenizer)
-        self.prompts: Mapping[str, str] = {**self._own_prompts(), **spec.prompts}
+        own = {name: Template(text=text) for name, text in self._own_prompts().items()}
+        self.prompts: Mapping[str, Template] = {**own, **spec.prompts}
         self.in_force: Mapping[str, Any] = {"mode": "close"}
 
     @property
