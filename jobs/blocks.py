@@ -16,22 +16,26 @@ LEVEL = 1
 """zlib's quickest: a higher one saves a few per cent and costs several times as long."""
 
 
-def build_block(seq_lo: int, lines: Sequence[bytes], allowances: Sequence[int]) -> NewBlock:
-    """The block of these items. `allowances`: tokens that may come out of each."""
+def build_block(
+    seq_lo: int, lines: Sequence[bytes], allowances: Sequence[int], models: Sequence[str | None] = ()
+) -> NewBlock:
+    """The block of these items. `allowances`: tokens that may come out of each. `models`: where they have their own."""
     raw = b"\n".join(lines)
     costs = [len(line) // BYTES_PER_TOKEN + 1 + out for line, out in zip(lines, allowances, strict=True)]
     digest = hashlib.sha256(raw).digest()
-    return NewBlock(seq_lo, len(lines), JSONL_ZLIB, digest, zlib.compress(raw, LEVEL), cut(seq_lo, costs))
+    return NewBlock(seq_lo, len(lines), JSONL_ZLIB, digest, zlib.compress(raw, LEVEL), cut(seq_lo, costs, models))
 
 
-def cut(seq_lo: int, costs: Sequence[int]) -> tuple[NewChunk, ...]:
-    """Chunks over items of these costs, in order, each within both limits unless a single item is above."""
+def cut(seq_lo: int, costs: Sequence[int], models: Sequence[str | None] = ()) -> tuple[NewChunk, ...]:
+    """Chunks over items of these costs, in order, each of one model and within both limits unless a single item is
+    above."""
     chunks: list[NewChunk] = []
+    own = models or [None] * len(costs)
     lo, total = 0, 0
     for at, cost in enumerate(costs):
-        if at > lo and (total + cost > CHUNK_TOKENS or at - lo == CHUNK_ITEMS):
-            chunks.append(NewChunk(seq_lo + lo, seq_lo + at, total))
+        if at > lo and (total + cost > CHUNK_TOKENS or at - lo == CHUNK_ITEMS or own[at] != own[lo]):
+            chunks.append(NewChunk(seq_lo + lo, seq_lo + at, total, own[lo]))
             lo, total = at, 0
         total += cost
-    chunks.append(NewChunk(seq_lo + lo, seq_lo + len(costs), total))
+    chunks.append(NewChunk(seq_lo + lo, seq_lo + len(costs), total, own[lo]))
     return tuple(chunks)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from jobs.corpus import Line
 from jobs.errors import InvalidParams, Problem
+from jobs.patterns import Pattern
 from jobs.schemas import Item, JobSpec
 from jobs.tasks import AnyTask, explain, merge, task_adapter, validate_params
 
@@ -29,6 +30,8 @@ class Checked(NamedTuple):
     ids: list[str | None]
     allowances: list[int]
     """Tokens that may come out."""
+    models: list[str | None]
+    """Where items of one job go to several models; None: the job's."""
 
     def without(self, positions: Container[int]) -> "Checked":
         """The items but those at these positions."""
@@ -47,10 +50,14 @@ class Parsed(NamedTuple):
 class Checker:
     """Checks lines against one job's task and params."""
 
-    def __init__(self, task: AnyTask, spec: JobSpec, max_text_chars: int) -> None:
+    def __init__(self, task: AnyTask, spec: JobSpec, max_text_chars: int, pattern: Pattern | None = None) -> None:
+        """`pattern`: what the job names in place of one model. Raises InvalidParams."""
         self._task, self._keep, self._max_text_chars = task, spec.keep, max_text_chars
         self._params: BaseModel = validate_params(task, spec.params)
         self._allowance = allowance(self._params)
+        self._pattern = pattern
+        if pattern is not None:
+            pattern.check(self._params)
         self._prefix = b"{" + orjson.dumps(task.main_field) + b":"
         self._many = task_adapter(task)
         self.never_seen = dict.fromkeys(spec.keep)
@@ -64,8 +71,19 @@ class Checker:
         refused: dict[int, Problem] = {}
         for at, problem in self._beyond_schema(parsed, items, allowances):
             refused.setdefault(at, problem)
-        checked = Checked(parsed.numbers, parsed.lines, [item.custom_id for item in items], allowances)
+        models = self._routed(items, refused)
+        checked = Checked(parsed.numbers, parsed.lines, [item.custom_id for item in items], allowances, models)
         return (checked.without(refused) if refused else checked), [*problems, *refused.values()]
+
+    def _routed(self, items: Sequence[Item], refused: Container[int]) -> list[str | None]:
+        """Each item's model, where the job names a pattern."""
+        route = self._task.route
+        if self._pattern is None or route is None:
+            return [None] * len(items)
+        return [
+            None if at in refused else route(item, merge(self._params, item.params), self._pattern)
+            for at, item in enumerate(items)
+        ]
 
     def _parse(self, batch: Sequence[Line]) -> tuple[Parsed, list[Problem]]:
         """The lines as objects. A bare string becomes the main field."""

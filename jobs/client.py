@@ -18,6 +18,7 @@ from jobs.errors import InvalidParams, InvalidState, QueueUnavailable, StoreUnav
 from jobs.handle import JobHandle
 from jobs.intake import Intake, Loaded, OnInvalid
 from jobs.models import ModelSpec, Registry
+from jobs.patterns import is_pattern
 from jobs.retries import RetrySource
 from jobs.schemas import Job, JobSpec
 from jobs.settings import Settings, load_settings
@@ -72,9 +73,9 @@ class Client:
         """The job, with all its items stored and ready for workers.
 
         `items`: texts, dicts or Items, or a source (`jobs.corpus.open_source`). `model` may be left out when only one
-        serves the task. With an `idempotency_key` the call is safe to repeat: it gives the same job, and goes on with
-        one that was left half loaded. `on_invalid="skip"` goes on without the items that are refused; the handle's
-        `loaded` lists them.
+        serves the task; a pattern of names (`opus-mt-{source}-{target}`) sends each item to the model of its languages.
+        With an `idempotency_key` the call is safe to repeat: it gives the same job, and goes on with one that was left
+        half loaded. `on_invalid="skip"` goes on without the items that are refused; the handle's `loaded` lists them.
 
         Raises UnknownTask, UnknownModel, ModelMismatch, InvalidParams, InvalidInput, InvalidItems,
         IdempotencyConflict, StoreUnavailable. Nothing is run unless it returns.
@@ -178,7 +179,8 @@ class Client:
     ) -> JobHandle:
         source = items if isinstance(items, Source) else ItemSource(items, task.main_field)
         digest = _request_hash(spec, source, on_invalid)
-        intake = Intake(task, spec, source, settings=self._settings, on_invalid=on_invalid)
+        pattern = self.registry.pattern(served.name) if is_pattern(served.name) else None
+        intake = Intake(task, spec, source, settings=self._settings, on_invalid=on_invalid, pattern=pattern)
         try:
             whole = intake.begin()
             job, created = self._store.jobs.create(

@@ -10,6 +10,7 @@ from jobs.checking import Checked, Checker
 from jobs.corpus import Line, Source
 from jobs.duplicates import Clash, CustomIds
 from jobs.errors import InvalidInput, InvalidItems, InvalidState, Problem
+from jobs.patterns import Pattern
 from jobs.refusals import Refusals, shortened
 from jobs.schemas import JobSpec
 from jobs.settings import Settings
@@ -66,11 +67,19 @@ class Intake:
     """Reads one input once. `begin` may be called before the job exists; `load` then stores the items."""
 
     def __init__(
-        self, task: AnyTask, spec: JobSpec, source: Source, *, settings: Settings, on_invalid: OnInvalid = "reject"
+        self,
+        task: AnyTask,
+        spec: JobSpec,
+        source: Source,
+        *,
+        settings: Settings,
+        on_invalid: OnInvalid = "reject",
+        pattern: Pattern | None = None,
     ) -> None:
+        """`pattern`: the models that the job's name stands for. Raises InvalidParams where it needs more params."""
         self._source, self._reject = source, on_invalid == "reject"
         self._most_items, self._most_bytes = settings.max_job_items, settings.max_job_bytes
-        self._checker = Checker(task, spec, settings.max_text_chars)
+        self._checker = Checker(task, spec, settings.max_text_chars, pattern)
         self._ids = CustomIds()
         self._refusals = Refusals(settings.home / "reports")
         self._runs = self._read()
@@ -221,7 +230,7 @@ def _batches(source: Source) -> Iterator[list[Line]]:
 
 
 def _block(run: Run) -> NewBlock:
-    return build_block(run.seq_lo, run.items.lines, run.items.allowances)
+    return build_block(run.seq_lo, run.items.lines, run.items.allowances, run.items.models)
 
 
 def _is_there(block: NewBlock, there: dict[int, bytes]) -> bool:

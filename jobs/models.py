@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs.errors import InvalidModel, InvalidSettings, ModelMismatch, UnknownModel, UnknownTask
 from jobs.model_folder import check_adapter, read_facts
+from jobs.patterns import ENGINE, Pattern, is_pattern
 from jobs.tasks import all_tasks, find, validate_params
 from jobs.tasks.base import Head, Kind, Known, Task
 from jobs.tasks.templates import Prompt
@@ -24,6 +25,7 @@ BUILT_IN = (FAKE, LANGID)
 FOLDER_ENGINES = ("torch", "ctranslate2", "openvino")
 """Engines that begin with a folder as Transformers writes them."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@-]{0,190}")
+NAME_OR_PATTERN = r"^[A-Za-z0-9{][A-Za-z0-9._/@{}-]{0,190}$"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -43,7 +45,8 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=f"^{NAME.pattern}$")
+    name: str = Field(pattern=NAME_OR_PATTERN)
+    """What jobs call it. A pattern (`opus-mt-{source}-{target}`) stands for several and is not registered."""
     path: str
     """A local folder (absolute) or a Hub id `owner/name`. In jobs only `name` is ever given."""
     revision: str | None = None
@@ -115,11 +118,17 @@ class Registry:
         """The model of that name. Raises UnknownModel with the names there are."""
         if name in BUILT_IN:
             return _built_in(name)
+        if is_pattern(name):
+            return _of_pattern(self.pattern(name))
         spec = self._specs.get(name) if NAME.fullmatch(name) else None
         if spec is None:
             known = ", ".join(spec.name for spec in self.list())
             raise UnknownModel(f"unknown model {name[:200]!r}; registered models: {known}")
         return spec
+
+    def pattern(self, name: str) -> Pattern:
+        """The models that a name with open languages stands for. Raises UnknownModel when there is none."""
+        return Pattern(name, (spec.name for spec in self._specs.list() if "translate" in spec.tasks))
 
     def check(self, task: Task[Any, Any, Any], name: str, params: Mapping[str, Any] | None = None) -> ModelSpec:
         """The model, when it serves the task under these params.
@@ -150,6 +159,8 @@ class Registry:
 
     def add(self, spec: ModelSpec) -> ModelSpec:
         """Register the model, or replace the one of its name. Raises InvalidModel, UnknownTask."""
+        if is_pattern(spec.name):
+            raise InvalidModel(f"the name {spec.name!r} is a pattern of names: a model's own has no braces")
         if spec.name in BUILT_IN:
             raise InvalidModel(f"the name {spec.name!r} is taken by a built-in model")
         for name in spec.tasks:
@@ -236,6 +247,18 @@ def _built_in(name: str) -> ModelSpec:
     tasks = tuple(task.name for task in all_tasks())
     note = "the fake engine: made-up answers, for dry runs and tests"
     return ModelSpec(name=FAKE, path=FAKE, kind="any", head="generate", tasks=tasks, engine=FAKE, note=note)
+
+
+def _of_pattern(pattern: Pattern) -> ModelSpec:
+    return ModelSpec(
+        name=pattern.text,
+        path=pattern.text,
+        kind="seq2seq",
+        head="generate",
+        tasks=("translate",),
+        engine=ENGINE,
+        note=f"the models there are: {pattern.shown}",
+    )
 
 
 def _folder(path: str) -> Path:

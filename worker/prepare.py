@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from jobs.errors import InvalidParams, ItemError, ItemErrorCode
+from jobs.patterns import Pattern
 from jobs.store.encoding import custom_id, kept, parse_block
 from jobs.store.values import Claim
 from jobs.tasks import explain, merge, resolve, task_adapter, validate_params
@@ -56,14 +57,17 @@ class Plans:
     """What the jobs used last ask: their task and checked params."""
 
     def __init__(self) -> None:
-        self._plans: OrderedDict[str, tuple[AnyTask, Any]] = OrderedDict()
+        self._plans: OrderedDict[tuple[str, str], tuple[AnyTask, Any]] = OrderedDict()
 
     def of(self, claim: Claim) -> tuple[AnyTask, Any]:
         """Raises UnknownTask or InvalidParams when this version cannot run the job."""
-        plan = self._plans.get(claim.job_id)
+        key = (claim.job_id, claim.model)
+        plan = self._plans.get(key)
         if plan is None:
             task, params = resolve(claim.task, claim.params)
-            plan = self._plans[claim.job_id] = (task, validate_params(task, params))
+            if claim.model != claim.named:  # its languages are those in the name
+                params = {**Pattern(claim.named, [claim.model]).values(claim.model), **_given(params)}
+            plan = self._plans[key] = (task, validate_params(task, params))
             if len(self._plans) > JOBS_KEPT:
                 self._plans.popitem(last=False)
         return plan
@@ -74,6 +78,10 @@ class Unreadable(NamedTuple):
 
     custom_id: str
     why: str
+
+
+def _given(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
 
 
 _UNASKED = Asked([])

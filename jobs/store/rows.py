@@ -120,11 +120,11 @@ def insert_blocks(connection: Connection, job: Row[Any], new: Sequence[NewBlock]
         del row["chunks"]
     added = insert(blocks).values(created_at=now()).returning(blocks.c.seq_lo, blocks.c.id)
     block_ids = {row.seq_lo: row.id for row in connection.execute(added, data)}
-    shared = {name: getattr(job, name) for name in ("tenant", "queue", "model", "priority")}
+    shared = {"job_id": job.id, "tenant": job.tenant, "queue": job.queue, "priority": job.priority, "state": "held"}
     connection.execute(
         insert(chunks),
         [
-            {**chunk._asdict(), **shared, "job_id": job.id, "block_id": block_ids[block.seq_lo], "state": "held"}
+            {**shared, **chunk._asdict(), "model": chunk.model or job.model, "block_id": block_ids[block.seq_lo]}
             for block in new
             for chunk in block.chunks
         ],

@@ -13,6 +13,8 @@ class NewChunk(NamedTuple):
     """Exclusive."""
     cost: int
     """Estimated tokens."""
+    model: str | None = None
+    """None: the job's."""
 
 
 class NewBlock(NamedTuple):
@@ -42,6 +44,8 @@ class Claim(NamedTuple):
     tenant: str
     task: str
     model: str
+    named: str
+    """What the job calls its model: this one, or a pattern that it is one of."""
     params: dict[str, Any]
     keep: tuple[str, ...]
     attempt: int

@@ -284,6 +284,17 @@ class Known:
     engine: str | None = None
 
 
+class Routes(Protocol):
+    """The models that a job names by a pattern such as `opus-mt-{source}-{target}`."""
+
+    places: frozenset[str]
+    """The placeholders of the pattern."""
+
+    def find(self, languages: Mapping[str, str | None]) -> str | None:
+        """The model of these languages, by placeholder; None: there is none."""
+        ...
+
+
 Check = Callable[[Any, Known], None]
 """Refuses params that no item could run with on this model, at submit. Raises InvalidParams."""
 
@@ -339,3 +350,5 @@ class Task(Generic[In, Par, Out]):
     kinds: frozenset[Kind]
     """Model kinds that can serve it at all."""
     check: Check = anything_goes
+    route: Callable[[In, Par, Routes], str | None] | None = None
+    """The model of one item where the job names several by their languages; None of an item: none fits it."""

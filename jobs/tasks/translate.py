@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jobs.errors import InvalidParams, ItemError, ItemErrorCode
 from jobs.schemas import Item
 from jobs.tasks import detection, windows
-from jobs.tasks.base import Asked, Codec, FinishReason, Generate, Known, Outcome, Sampling, Task
+from jobs.tasks.base import Asked, Codec, FinishReason, Generate, Known, Outcome, Routes, Sampling, Task
 from jobs.tasks.languages import Language, english_name
 from jobs.tasks.params import GenerationParams, Output, check_room
 from jobs.tasks.prompts import phrase, template_for
@@ -110,6 +110,18 @@ def _check(params: TranslateParams, model: Known) -> None:
             raise InvalidParams(error.message) from error
 
 
+def _route(item: TranslateItem, params: TranslateParams, routes: Routes) -> str | None:
+    """The model of the item's languages; a source that is not given is the likeliest of those there are models for."""
+    if params.source is not None or "source" not in routes.places:
+        return routes.find({"source": params.source, "target": params.target})
+    for source, share in detection.detect(item.text):
+        if share < RECOGNIZED:
+            return None
+        if found := routes.find({"source": source, "target": params.target}):
+            return found
+    return None
+
+
 def _source(text: str, params: TranslateParams, codec: Codec) -> str | None:
     """The text's language: the job's, else the likeliest of those that the model knows; None: not recognized."""
     if params.source is not None:
@@ -207,4 +219,5 @@ TASK = Task(
     postprocess=_postprocess,
     kinds=frozenset({"seq2seq", "causal", "any"}),
     check=_check,
+    route=_route,
 )

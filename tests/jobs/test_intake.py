@@ -1,6 +1,7 @@
 """The intake: lines become checked items in blocks and chunks; what cannot be an item is named, and harms no other."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +331,16 @@ def test_a_cut_is_gapless_and_no_chunk_is_above_a_limit_without_need(costs: list
         assert chunk.cost == sum(costs[chunk.seq_lo - 1000 : chunk.seq_hi - 1000])
         assert n_items <= CHUNK_ITEMS
         assert chunk.cost <= CHUNK_TOKENS or n_items == 1
+
+
+@EACH
+@given(models=st.lists(st.sampled_from(["a", "b", None]), min_size=1, max_size=600))
+def test_a_chunk_is_of_one_model(models: list[str | None]) -> None:
+    chunks = cut(0, [1] * len(models), models)
+
+    assert [chunk.model for chunk in chunks for _ in range(chunk.seq_lo, chunk.seq_hi)] == models
+    for one, following in pairwise(chunks):
+        assert one.model != following.model or one.seq_hi - one.seq_lo == CHUNK_ITEMS
 
 
 def test_what_a_model_may_write_counts_in_the_cost(loading: Loading) -> None:
