@@ -9,6 +9,7 @@ TextmillError
 │   ├── InvalidInput            the input as a whole cannot be read (missing file, format, empty)
 │   │   └── InvalidItems        some of its lines cannot be items; `.problems` lists them
 │   ├── UnknownJob              no job has that id, or several have that prefix
+│   ├── UnknownKey              no API key has that id
 │   ├── InvalidState            the job is in a state that does not allow the move
 │   ├── IdempotencyConflict     the key was used before for another request
 │   ├── InvalidModel            a model folder that cannot or must not be loaded
@@ -89,6 +90,10 @@ class InvalidItems(InvalidInput):
 
 class UnknownJob(UsageError):
     """Raised when no job has the given id, or when a prefix fits several."""
+
+
+class UnknownKey(UsageError):
+    """Raised when no API key of the caller's tenant has the given id."""
 
 
 class InvalidState(UsageError):

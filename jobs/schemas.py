@@ -124,6 +124,22 @@ class Job(Frozen):
     schedule: str | None = None
 
 
+Scope = Literal["read", "submit", "admin"]
+"""What an API key is for: to look at jobs and results; to submit and steer jobs, too; and to manage keys, too."""
+
+
+class Key(Frozen):
+    """An API key, without its secret."""
+
+    id: str
+    tenant: str
+    name: str
+    scopes: tuple[Scope, ...]
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
 class ResultError(Frozen):
     code: ItemErrorCode
     message: str

@@ -88,9 +88,17 @@ class Settings(BaseSettings):
     """Longest `params` of a job, as JSON."""
     loading_timeout_s: float = Field(default=86_400.0, ge=1)
     """A job whose items stop arriving for this long fails as abandoned."""
+    api_host: str = Field(default="127.0.0.1", min_length=1, max_length=255)
+    """Where the HTTP API listens. Other than loopback only once there is a key (`textmill keys create`)."""
+    api_port: int = Field(default=8460, ge=0, le=65_535)
+    """Its port; 0: any free one."""
+    api_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names under which the API is reached, beside loopback ones; `*`: any. In the environment a list with commas."""
+    max_request_bytes: int = Field(default=64 * 2**20, ge=1024, le=2**31)
+    """Largest body of a request to the API, but for uploads."""
     log_level: str = Field(default="info", pattern=r"^(debug|info|warning|error)$")
 
-    @field_validator("queues", mode="before")
+    @field_validator("queues", "api_hosts", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value

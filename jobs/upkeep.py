@@ -119,13 +119,10 @@ class Upkeep:
         return done
 
     def _forget(self) -> dict[str, int]:
-        """Delete what is too old: look for it now and then, and take it away in small pieces."""
-        days = self._settings.retention_days
-        if days is None:
-            return {}
-        retention, deleted = self._store.retention, 0
+        """Delete what is too old, or was deleted by its owner: look for it now and then, take it away in pieces."""
+        days, retention, deleted = self._settings.retention_days, self._store.retention, 0
         if self._rounds % SLOW_ROUNDS == 0:
-            deleted, self._sweeping = retention.mark(days * 86_400), True
+            deleted, self._sweeping = retention.mark(days * 86_400) if days is not None else 0, True
         for _ in range(PIECES if self._sweeping else 0):
             self._sweeping = retention.sweep() > 0
             if not self._sweeping:

@@ -6,11 +6,13 @@ from typing import Any
 import click
 
 from jobs.cli import INTERRUPTED
+from jobs.cli.api import api
 from jobs.cli.db import db
 from jobs.cli.doctor import doctor
 from jobs.cli.evaluate import evaluate
 from jobs.cli.group import InOrder
 from jobs.cli.jobs import cancel, list_jobs, pause, results, resume, status, watch
+from jobs.cli.keys import keys
 from jobs.cli.models import models
 from jobs.cli.run import run
 from jobs.cli.search import search
@@ -21,7 +23,7 @@ from jobs.cli.up import up
 
 COMMANDS = (
     *(run, up, submit, status, watch, results, list_jobs, pause, resume, cancel, retry, evaluate, search),
-    *(tasks, worker, upkeep, health, doctor, models, db),
+    *(tasks, worker, upkeep, api, health, doctor, models, keys, db),
 )
 """In the order of `textmill --help`."""
 

@@ -12,9 +12,11 @@ from jobs.cli.urls import hide
 from jobs.errors import HomeBusy
 
 if TYPE_CHECKING:
+    from jobs.api.server import ApiServer
     from jobs.local.embedded import Room
     from jobs.local.mill import Mill
     from jobs.settings import Settings
+    from jobs.store import Store
 
 CHECK_S = 0.5
 
@@ -22,7 +24,7 @@ CHECK_S = 0.5
 @click.command()
 @click.option("--port", metavar="N", type=click.IntRange(1, 65535), help="Port of the embedded broker [any free one].")
 def up(port: int | None) -> None:
-    """Run everything in the foreground. Broker, database, worker and upkeep, until Ctrl-C; jobs are kept."""
+    """Run everything in the foreground. Broker, database, worker, upkeep and HTTP API, until Ctrl-C; jobs are kept."""
     from jobs.local.embedded import Room, mill
     from jobs.settings import load_settings
 
@@ -31,14 +33,30 @@ def up(port: int | None) -> None:
         opened.check_schema()
         registry(opened, settings)
         machine = mill(settings, opened, role="up", say=_say, port=port)
+        server = _api(settings, opened)
         for sign in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sign, lambda *_: stop.set())
         _start(machine, settings)
         try:
-            click.echo(_greeting(settings, machine), err=True)
+            if server is not None:
+                server.start()
+            click.echo(_greeting(settings, machine, server.url if server is not None else None), err=True)
             _wait(machine, stop, Room(settings.home))
         finally:
+            if server is not None:
+                server.stop()
             _stop(machine, settings)
+
+
+def _api(settings: "Settings", opened: "Store") -> "ApiServer | None":
+    """The HTTP API, where it is installed."""
+    from jobs.api.server import ApiNotInstalled, ApiServer
+    from jobs.queue import Queue
+
+    try:
+        return ApiServer(settings, opened, Queue(settings))
+    except ApiNotInstalled:
+        return None
 
 
 def _start(machine: "Mill", settings: "Settings") -> None:
@@ -64,8 +82,7 @@ def _stop(machine: "Mill", settings: "Settings") -> None:
     _say("stopped; jobs and results are kept, `textmill up` goes on with them")
 
 
-def _greeting(settings: "Settings", machine: "Mill") -> str:
-
+def _greeting(settings: "Settings", machine: "Mill", api: str | None) -> str:
     where = "" if settings.redis_url else " (embedded)"
     about = facts(
         [
@@ -76,6 +93,7 @@ def _greeting(settings: "Settings", machine: "Mill") -> str:
                 "  worker",
                 f"process {machine.worker_pid}, device {settings.device}, queues {', '.join(settings.queues)}",
             ),
+            ("  HTTP API", f"{api}/api/v1" if api else "not installed (pip install 'textmill[api]')"),
             ("  logs", settings.home / "logs"),
         ]
     )

@@ -6,6 +6,7 @@ from jobs.store import backup, checks, migrate, sessions
 from jobs.store.chunks import Chunks
 from jobs.store.dialect import Database
 from jobs.store.jobs import Jobs
+from jobs.store.keys import Keys
 from jobs.store.leaders import Leaders
 from jobs.store.models import Models
 from jobs.store.results import Results
@@ -36,6 +37,7 @@ class Store:
         self.leaders = Leaders(database)
         self.workers = Workers(database)
         self.models = Models(database)
+        self.keys = Keys(database)
 
     @classmethod
     def open(cls, url: str, *, lease_s: float = 60.0) -> "Store":

@@ -1,7 +1,8 @@
 """The life of a job in the tables: create, append, seal, the owner's wishes, the end."""
 
 import builtins
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -14,12 +15,16 @@ from jobs.store import encoding, ids, progress, rows, turns
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
 from jobs.store.retention import NOT_GONE, check_there
-from jobs.store.tables import blocks, jobs
-from jobs.store.values import NewBlock
+from jobs.store.tables import blocks, chunks, jobs
+from jobs.store.values import NewBlock, Pulse
 
 LINES_AT_ONCE = 16
 """Blocks read by one query when a job's lines are streamed."""
 FORECASTS_AT_ONCE = 20
+
+
+_DONE = select(func.sum(chunks.c.n_ok + chunks.c.n_error)).where(chunks.c.job_id == jobs.c.id).scalar_subquery()
+_PULSES = select(jobs.c.id, jobs.c.state, jobs.c.control, func.coalesce(_DONE, 0))
 
 
 class Jobs:
@@ -125,10 +130,12 @@ class Jobs:
         states: Sequence[JobState] | None = None,
         tenant: str | None = None,
         task: str | None = None,
+        model: str | None = None,
+        labels: Mapping[str, str] = MappingProxyType({}),
         limit: int = 100,
         before: str | None = None,
     ) -> list[Job]:
-        """Jobs, newest first; `before` is the id of the last job of the page before."""
+        """Jobs, newest first; `before` is the id of the last job of the page before. `labels`: those of all of them."""
         wanted = select(jobs).where(NOT_GONE).order_by(jobs.c.id.desc()).limit(limit)
         if states is not None:
             wanted = wanted.where(jobs.c.state.in_([str(state) for state in states]))
@@ -136,9 +143,19 @@ class Jobs:
             wanted = wanted.where(jobs.c.tenant == tenant)
         if task is not None:
             wanted = wanted.where(jobs.c.task == task)
+        if model is not None:
+            wanted = wanted.where(jobs.c.model == model)
+        for name, value in labels.items():
+            wanted = wanted.where(jobs.c.labels[name].as_string() == value)
         if before is not None:
             wanted = wanted.where(jobs.c.id < ids.parse(before))
         return self._db.read(lambda connection: progress.read(connection, connection.execute(wanted).all()))
+
+    def pulses(self, job_ids: Sequence[str]) -> dict[str, Pulse]:
+        """How far these jobs are, at little cost, for whoever watches many; those that are gone are left out."""
+        wanted = _PULSES.where(jobs.c.id.in_([ids.parse(each) for each in job_ids]), NOT_GONE)
+        found = self._db.read(lambda connection: connection.execute(wanted).all())
+        return {ids.public(row[0]): Pulse(*row[1:]) for row in found}
 
     def lines(self, job_id: str) -> Iterator[tuple[int, bytes]]:
         """Every item's `seq` and JSON line, in order, read as it is consumed."""
@@ -212,6 +229,17 @@ class Jobs:
             return rows.read(connection, job.id)
 
         return self._db.write(work)
+
+    def delete(self, job_id: str) -> None:
+        """The job is gone from now on; upkeep takes its rows away. Raises InvalidState for one that has not ended."""
+
+        def work(connection: Connection) -> None:
+            job = rows.locked(connection, job_id)
+            rows.require(job, job.state in FINAL, "cannot be deleted: cancel it first")
+            gone = update(jobs).where(jobs.c.id == job.id)
+            connection.execute(gone.values(expires_at=now(), idempotency_key=None))
+
+        self._db.write(work)
 
     def fail(self, job_id: str, error: str) -> Job:
         """The job, failed with this message; one that is final already stays as it is."""

@@ -58,7 +58,7 @@ class Retention:
         return self._db.write(self._sweep)
 
     def _sweep(self, connection: Connection) -> int:
-        wanted = select(jobs.c.id).where(jobs.c.state.in_(sorted(FINAL)), GONE).order_by(jobs.c.id).limit(1)
+        wanted = select(jobs.c.id).where(jobs.c.state.in_(sorted(FINAL)), GONE).order_by(jobs.c.expires_at).limit(1)
         job_id = connection.execute(wanted.with_for_update(skip_locked=True)).scalar_one_or_none()
         if job_id is None:
             return 0

@@ -110,7 +110,10 @@ Index(
     sqlite_where=_LIVE_JOB,
 )
 Index("ix_jobs_state", jobs.c.state, jobs.c.id)
+Index("ix_jobs_tenant", jobs.c.tenant, jobs.c.id)
 Index("ix_jobs_retry_of", jobs.c.retry_of)
+_GONE = text("expires_at IS NOT NULL")
+Index("ix_jobs_gone", jobs.c.expires_at, postgresql_where=_GONE, sqlite_where=_GONE)
 
 blocks = Table(
     "blocks",
@@ -242,6 +245,20 @@ leaders = Table(
     Column("holder", Text, nullable=False),
     Column("token", Text, nullable=False),
     Column("until", Utc, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc),
+    Column("revoked_at", Utc),
+    UniqueConstraint("digest"),
 )
 
 models = Table(

@@ -100,6 +100,15 @@ class InFlight(NamedTuple):
     """None: any of its items; it was being prepared as a whole."""
 
 
+class Pulse(NamedTuple):
+    """What changes while a job goes on."""
+
+    state: str
+    control: str
+    done: int
+    """Items with a result."""
+
+
 class Reaped(NamedTuple):
     """How many chunks of dead workers went which way."""
 

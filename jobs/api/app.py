@@ -1,0 +1,59 @@
+"""The ASGI application: middleware, errors, routes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from anyio.to_thread import current_default_thread_limiter
+from fastapi import FastAPI
+
+from jobs.api import native, problems
+from jobs.api.access import Access
+from jobs.api.gate import Gate
+from jobs.api.service import Service
+from jobs.client import Client
+from jobs.queue import Queue
+from jobs.settings import Settings
+from jobs.store import Store
+
+THREADS = 8
+"""Requests that work at once: as many as the store has connections. Those that wait for a change take none."""
+
+
+def create_app(settings: Settings, store: Store, queue: Queue, *, open_to_all: bool) -> FastAPI:
+    """The API of a deployment. `open_to_all`: without keys as long as there is none, for loopback addresses."""
+    access = Access(store.keys, open_to_all=open_to_all)
+    service = Service(settings, store, Client(settings, store=store, queue=queue), access)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        current_default_thread_limiter().total_tokens = THREADS
+        yield
+        await service.watching.close()
+
+    app = FastAPI(
+        title="Textmill",
+        version=version("textmill"),
+        description="Bulk NLP jobs on your own machines: every item exactly once.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+        separate_input_output_schemas=False,
+    )
+    app.state.service = service
+    problems.install(app)
+    app.include_router(native.router)
+    streamed = (f"{native.PREFIX}/jobs/upload",)
+    app.add_middleware(Gate, hosts=settings.api_hosts, most=settings.max_request_bytes, streamed=streamed)
+
+    @app.get("/health/live", include_in_schema=False)
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @app.get("/health/ready", include_in_schema=False)
+    def ready() -> dict[str, str]:
+        store.check_schema()
+        return {"status": "ready"}
+
+    return app

@@ -1,0 +1,12 @@
+"""The native API, under `/api/v1`."""
+
+from fastapi import APIRouter
+
+from jobs.api.native import catalog, events, jobs, keys, results, uploads
+from jobs.api.problems import documented
+
+PREFIX = "/api/v1"
+
+router = APIRouter(prefix=PREFIX, responses=documented(401, 403, 422, 503))
+for each in (jobs, uploads, results, events, catalog, keys):
+    router.include_router(each.router)

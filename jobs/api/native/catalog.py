@@ -1,0 +1,64 @@
+"""What there is to work with: tasks, models, workers."""
+
+from fastapi import APIRouter
+
+from jobs.api.native.shapes import ModelInfo, TaskInfo, WorkerInfo
+from jobs.api.problems import HttpProblem, documented
+from jobs.api.service import Admin, Reader, Serves
+from jobs.errors import UnknownModel, UnknownTask
+from jobs.models import ModelSpec
+from jobs.tasks import AnyTask, all_tasks, find
+
+LIVE_S = 60.0
+"""A worker that reported within this time counts as live."""
+
+router = APIRouter(tags=["catalog"])
+
+
+@router.get("/tasks", summary="The tasks, with their JSON schemas")
+def tasks(caller: Reader) -> list[TaskInfo]:
+    return [_task(each) for each in all_tasks()]
+
+
+@router.get("/tasks/{name}", responses=documented(404))
+def task(name: str, caller: Reader) -> TaskInfo:
+    try:
+        return _task(find(name))
+    except UnknownTask as error:
+        raise HttpProblem(404, "unknown_task", str(error)) from error
+
+
+@router.get("/models", summary="The models that jobs may name")
+def models(service: Serves, caller: Reader) -> list[ModelInfo]:
+    return [_model(each) for each in service.client.registry.list()]
+
+
+@router.get("/models/{name}", responses=documented(404))
+def model(name: str, service: Serves, caller: Reader) -> ModelInfo:
+    try:
+        return _model(service.client.registry.get(name))
+    except UnknownModel as error:
+        raise HttpProblem(404, "unknown_model", str(error)) from error
+
+
+@router.get("/workers", summary="The workers that are alive")
+def workers(service: Serves, caller: Admin) -> list[WorkerInfo]:
+    rows = service.store.workers.live(LIVE_S)
+    return [WorkerInfo(**{name: getattr(row, name) for name in WorkerInfo.model_fields}) for row in rows]
+
+
+def _task(found: AnyTask) -> TaskInfo:
+    return TaskInfo(
+        name=found.name,
+        aliases=found.aliases,
+        summary=found.summary,
+        main_field=found.main_field,
+        item_schema=found.input.model_json_schema(),
+        params_schema=found.params.model_json_schema(),
+        output_schema=found.output.model_json_schema(mode="serialization"),
+    )
+
+
+def _model(spec: ModelSpec) -> ModelInfo:
+    """Without the places where its files lie."""
+    return ModelInfo(**{name: getattr(spec, name) for name in ModelInfo.model_fields})

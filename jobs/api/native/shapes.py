@@ -1,0 +1,122 @@
+"""What callers send to the native API, and what comes back beside jobs and results."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from jobs.intake import Loaded
+from jobs.schemas import MOST_KEPT, MOST_LABELS, Frozen, Job, Key, Name, Scope
+
+OnInvalid = Literal["reject", "skip"]
+MOST_JOBS, MOST_RESULTS = 100, 10_000
+
+
+class Wanted(BaseModel):
+    """What every way to submit a job says beside its items."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    task: Name
+    """A task or an alias of one (`textmill tasks`)."""
+    model: Name | None = None
+    """A name of the registry; may be left out when only one model serves the task."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """The task's params; unknown ones are errors."""
+    priority: int = Field(default=0, ge=-100, le=100)
+    """Higher is claimed first. Above 0 only with an admin's key."""
+    queue: str = Field(default="default", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    labels: dict[Name, Annotated[str, StringConstraints(max_length=1024)]] = Field(
+        default_factory=dict, max_length=MOST_LABELS
+    )
+    keep: tuple[Name, ...] = Field(default=(), max_length=MOST_KEPT)
+    """Item fields that come back, untouched, under `kept`."""
+    deadline_at: AwareDatetime | None = None
+    """The job expires at this time if it has not finished."""
+    on_invalid: OnInvalid = "reject"
+    """Whether a line that cannot be an item refuses the whole job, or is left out and listed."""
+
+
+class Submission(Wanted):
+    """A job with its items."""
+
+    items: list[Any] = Field(min_length=1)
+    """Objects in the task's shape, or texts, which stand for its main field."""
+
+
+class Skipped(Frozen):
+    line: int
+    code: str
+    message: str
+
+
+class Submitted(Job):
+    """The job, and what of the input was left out under `on_invalid=skip`."""
+
+    skipped: int = 0
+    problems: tuple[Skipped, ...] = ()
+    """The first 1,000 lines that were left out."""
+
+
+class JobPage(Frozen):
+    data: list[Job]
+    """Newest first."""
+    next: str | None
+    """To be given as `before` for the next page; null: this is the last one."""
+
+
+class TaskInfo(Frozen):
+    name: str
+    aliases: tuple[str, ...]
+    summary: str
+    main_field: str
+    """What a bare text stands for."""
+    item_schema: dict[str, Any]
+    params_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+
+
+class ModelInfo(Frozen):
+    name: str
+    tasks: tuple[str, ...]
+    kind: str
+    engine: str
+    dtype: str | None
+    revision: str | None
+    dimensions: int | None
+    context_tokens: int | None
+    note: str
+
+
+class WorkerInfo(Frozen):
+    id: str
+    host: str
+    pid: int
+    device: str
+    models: tuple[str, ...]
+    """Loaded at the moment."""
+    queues: tuple[str, ...]
+    state: str
+    load: Mapping[str, float] | None
+    """Busy share, padding share, tokens/s and so on, where it has worked."""
+
+
+class KeyWanted(Frozen):
+    name: str = Field(min_length=1, max_length=128)
+    scopes: tuple[Scope, ...] = Field(default=("submit",), min_length=1)
+    expires_at: AwareDatetime | None = None
+
+
+class NewKey(Key):
+    secret: str
+    """Shown this once."""
+
+
+def submitted(job: Job, loaded: Loaded | None) -> Submitted:
+    """The answer to a submit."""
+    left_out = loaded.problems if loaded is not None else ()
+    return Submitted(
+        **job.model_dump(),
+        skipped=loaded.skipped if loaded is not None else 0,
+        problems=tuple(Skipped(line=each.line, code=each.code, message=each.message) for each in left_out),
+    )

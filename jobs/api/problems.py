@@ -1,0 +1,150 @@
+"""Errors over HTTP: problem+json (RFC 9457), one shape for all of them."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from jobs.errors import (
+    IdempotencyConflict,
+    InvalidItems,
+    InvalidState,
+    QueueUnavailable,
+    SchemaOutdated,
+    StoreUnavailable,
+    TextmillError,
+    UnknownJob,
+    UnknownKey,
+    UsageError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+TYPE = "urn:textmill:problem:"
+AGAIN_S = 2
+"""When a client should ask again after the database did not answer."""
+_STATUS: Mapping[type[TextmillError], int] = {
+    UnknownJob: 404,
+    UnknownKey: 404,
+    InvalidState: 409,
+    IdempotencyConflict: 409,
+    UsageError: 422,
+    StoreUnavailable: 503,
+    QueueUnavailable: 503,
+    SchemaOutdated: 503,
+}
+log = logging.getLogger("textmill.api")
+
+
+class Mistake(BaseModel):
+    """One thing that is wrong: a field of the request, or a line of the items."""
+
+    where: str
+    """The field (`params.top_k`), or the line (`line 7`)."""
+    code: str
+    message: str
+
+
+class ProblemBody(BaseModel):
+    """What every error is, as `application/problem+json`."""
+
+    type: str
+    """`urn:textmill:problem:` and the code."""
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[Mistake] = Field(default_factory=list)
+    """All that is wrong, the first 1,000 where the items are."""
+    total: int | None = None
+    """How many lines are wrong."""
+
+
+class HttpProblem(Exception):
+    """An error of the HTTP layer itself."""
+
+    def __init__(self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        self.status, self.code, self.detail, self.headers = status, code, detail, headers
+        super().__init__(detail)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """These error responses, for OpenAPI."""
+    schema = {"$ref": "#/components/schemas/ProblemBody"}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+def answer(problem: HttpProblem, *, errors: list[Mistake] | None = None, total: int | None = None) -> JSONResponse:
+    """The response that says so."""
+    body = ProblemBody(
+        type=TYPE + problem.code,
+        title=HTTPStatus(problem.status).phrase,
+        status=problem.status,
+        detail=problem.detail,
+        code=problem.code,
+        errors=errors or [],
+        total=total,
+    )
+    content = body.model_dump(exclude_none=True, exclude=None if errors else {"errors"})
+    return JSONResponse(content, problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of this application in this shape."""
+
+    @app.exception_handler(HttpProblem)
+    async def _own(request: Request, error: HttpProblem) -> JSONResponse:
+        return answer(error)
+
+    @app.exception_handler(TextmillError)
+    async def _known(request: Request, error: TextmillError) -> JSONResponse:
+        return of_error(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        errors = [_mistake(each) for each in error.errors()]
+        detail = "; ".join(f"{each.where}: {each.message}" for each in errors[:5])
+        return answer(HttpProblem(422, "invalid_request", detail), errors=errors)
+
+    @app.exception_handler(HTTPException)
+    async def _routed(request: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+        said = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not for {request.url.path}"}
+        detail = said.get(error.status_code, str(error.detail))
+        return answer(HttpProblem(error.status_code, code, detail, error.headers))
+
+    @app.exception_handler(Exception)
+    async def _unknown(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return answer(HttpProblem(500, "internal_error", "the server failed; its log says why"))
+
+
+def of_error(error: TextmillError) -> JSONResponse:
+    """One of our own errors, as its status."""
+    status = next((number for kind, number in _STATUS.items() if isinstance(error, kind)), 500)
+    headers = {"Retry-After": str(AGAIN_S)} if status == 503 else None
+    problem = HttpProblem(status, code_of(error), str(error), headers)
+    if not isinstance(error, InvalidItems):
+        return answer(problem)
+    problem.detail = f"{error.total} line(s) cannot be items; nothing of the job is run"
+    errors = [Mistake(where=f"line {each.line}", code=each.code, message=each.message) for each in error.problems]
+    return answer(problem, errors=errors, total=error.total)
+
+
+def code_of(error: TextmillError) -> str:
+    """`UnknownJob` is `unknown_job`."""
+    name = type(error).__name__
+    return "".join(f"_{char.lower()}" if char.isupper() and at else char.lower() for at, char in enumerate(name))
+
+
+def _mistake(detail: Any) -> Mistake:
+    where = ".".join(str(part) for part in detail["loc"] if part != "body") or "body"
+    return Mistake(where=where, code=str(detail["type"]), message=str(detail["msg"]))

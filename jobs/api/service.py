@@ -1,0 +1,70 @@
+"""What every request works with, and how a route asks for it."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from jobs.api.access import Access, Caller
+from jobs.api.watching import Watching
+from jobs.errors import UnknownJob
+from jobs.schemas import Job
+from jobs.store import ids
+
+if TYPE_CHECKING:
+    from jobs.client import Client
+    from jobs.settings import Settings
+    from jobs.store import Store
+
+
+_BEARER = HTTPBearer(auto_error=False, description="A key, `tm_...`; not needed on loopback as long as there is none.")
+"""For OpenAPI alone: `Access` decides."""
+
+
+class Service:
+    """One deployment, as the API serves it."""
+
+    def __init__(self, settings: "Settings", store: "Store", client: "Client", access: Access) -> None:
+        self.settings, self.store, self.client, self.access = settings, store, client, access
+        self.watching = Watching(store.jobs.pulses)
+
+    def job(self, caller: Caller, job_id: str) -> Job:
+        """The caller's job of that whole id. Raises UnknownJob, also for a job of somebody else."""
+        ids.parse(job_id)
+        job = self.store.jobs.get(job_id)
+        if job.tenant != caller.tenant:
+            raise UnknownJob(f"no job {job_id!r}")
+        return job
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _caller(request: Request, service: "Serves", _: Annotated[object, Depends(_BEARER)]) -> Caller:
+    return service.access.caller(request.headers.get("authorization"))
+
+
+def _reader(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    caller.need("read")
+    return caller
+
+
+def _submitter(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    caller.need("submit")
+    return caller
+
+
+def _admin(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    caller.need("admin")
+    return caller
+
+
+Serves = Annotated[Service, Depends(_service)]
+Reader = Annotated[Caller, Depends(_reader)]
+"""Somebody who may look at jobs of their tenant."""
+Submitter = Annotated[Caller, Depends(_submitter)]
+"""Somebody who may submit and steer them, too."""
+Admin = Annotated[Caller, Depends(_admin)]
+"""Somebody who may manage keys, and see the machines."""

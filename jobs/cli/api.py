@@ -1,0 +1,34 @@
+"""`textmill api`: the HTTP API as a service of its own."""
+
+import logging
+
+import click
+
+from jobs.cli.session import registry, store
+
+
+@click.command()
+@click.option("--host", metavar="ADDRESS", help="Where to listen [setting api_host: 127.0.0.1].")
+@click.option("--port", metavar="N", type=click.IntRange(0, 65535), help="0: any free port [setting api_port: 8460].")
+def api(host: str | None, port: int | None) -> None:
+    """Serve the HTTP API in the foreground, until SIGTERM or Ctrl-C. On loopback without keys as long as there is
+    none; elsewhere only with keys: `textmill keys create NAME`."""
+    from jobs.api.server import ApiServer
+    from jobs.queue import Queue
+    from jobs.settings import load_settings
+
+    given = {"api_host": host, "api_port": port}
+    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    with store(settings) as opened:
+        opened.check_schema()
+        registry(opened, settings)
+        queue = Queue(settings)
+        try:
+            server = ApiServer(settings, opened, queue)
+            click.echo(f"textmill: the API is at {server.url}/api/v1; Ctrl-C ends it", err=True)
+            server.run()
+        finally:
+            queue.close()
