@@ -42,6 +42,8 @@ def create_app(settings: Settings, store: Store, queue: Queue, *, open_to_all: b
         separate_input_output_schemas=False,
     )
     app.state.service = service
+    plain = app.openapi
+    app.openapi = lambda: problems.described(plain())  # type: ignore[method-assign]
     problems.install(app)
     app.include_router(native.router)
     streamed = (f"{native.PREFIX}/jobs/upload",)

@@ -9,7 +9,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from jobs.errors import (
     IdempotencyConflict,
@@ -82,6 +84,13 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def described(schema: dict[str, Any]) -> dict[str, Any]:
+    """An OpenAPI document with the problem's own schema in it, which no route names as its model."""
+    _, made = models_json_schema([(ProblemBody, "serialization")], ref_template="#/components/schemas/{model}")
+    schema["components"]["schemas"] |= made["$defs"]
+    return schema
+
+
 def answer(problem: HttpProblem, *, errors: list[Mistake] | None = None, total: int | None = None) -> JSONResponse:
     """The response that says so."""
     body = ProblemBody(
@@ -119,12 +128,19 @@ def install(app: FastAPI) -> None:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
         said = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not for {request.url.path}"}
         detail = said.get(error.status_code, str(error.detail))
-        return answer(HttpProblem(error.status_code, code, detail, error.headers))
+        headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+        return answer(HttpProblem(error.status_code, code, detail, headers))
 
     @app.exception_handler(Exception)
     async def _unknown(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return answer(HttpProblem(500, "internal_error", "the server failed; its log says why"))
+
+
+def _allowed(request: Request) -> str:
+    """The methods of every route of this path; Starlette names those of the first."""
+    found = (route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE)
+    return ", ".join(sorted({method for route in found for method in getattr(route, "methods", None) or ()}))
 
 
 def of_error(error: TextmillError) -> JSONResponse:

@@ -1,21 +1,22 @@
 """Jobs: submitted, listed, looked at, steered, deleted."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import StringConstraints
 
 from jobs.api.access import Caller
 from jobs.api.native.shapes import MOST_JOBS, JobPage, Submission, Submitted, Wanted, submitted
-from jobs.api.problems import HttpProblem, documented
+from jobs.api.problems import documented
 from jobs.api.service import Reader, Serves, Service, Submitter
 from jobs.api.watching import pulse_of
 from jobs.corpus import Source
-from jobs.schemas import Job
+from jobs.schemas import MOST_LABELS, Job
 from jobs.states import JobState
 
 LONGEST_WAIT_S = 60.0
@@ -26,6 +27,12 @@ router = APIRouter(tags=["jobs"])
 IdempotencyKey = Annotated[
     str | None,
     Header(max_length=256, description="The same key and request give the same job, however often they are sent."),
+]
+
+
+Labels = Annotated[
+    list[Annotated[str, StringConstraints(pattern=r"^[^:]+:", max_length=1281)]] | None,
+    Query(max_length=MOST_LABELS, description="`name:value`; several: all of them."),
 ]
 
 
@@ -51,16 +58,18 @@ def index(
     state: Annotated[list[JobState] | None, Query(description="Of these states.")] = None,
     task: Annotated[str | None, Query(max_length=256)] = None,
     model: Annotated[str | None, Query(max_length=256)] = None,
-    label: Annotated[list[str] | None, Query(max_length=64, description="`name:value`; several: all of them.")] = None,
+    label: Labels = None,
     limit: Annotated[int, Query(ge=1, le=MOST_JOBS)] = 20,
-    before: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
+    before: Annotated[
+        str | None, Query(pattern=r"^job_[0-9a-f]{32}$", description="`next` of the page before.")
+    ] = None,
 ) -> JobPage:
     found = service.store.jobs.list(
         states=state,
         tenant=caller.tenant,
         task=task,
         model=model,
-        labels=dict(map(label_of, label or ())),
+        labels=named(label),
         limit=limit + 1,
         before=before,
     )
@@ -153,9 +162,6 @@ def _tags(header: str) -> list[str]:
     return [tag.strip().removeprefix("W/") for tag in header.split(",")]
 
 
-def label_of(text: str) -> tuple[str, str]:
-    """Name and value of `name:value`. Raises HttpProblem."""
-    name, colon, value = text.partition(":")
-    if not colon or not name:
-        raise HttpProblem(422, "invalid_request", f"label {text[:200]!r}: give name:value")
-    return name, value
+def named(labels: Sequence[str] | None) -> dict[str, str]:
+    """Labels given as `name:value`."""
+    return dict(each.split(":", 1) for each in labels or ())

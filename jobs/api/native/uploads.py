@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from jobs import corpus
 from jobs.api.access import Caller
-from jobs.api.native.jobs import IdempotencyKey, label_of, submit
+from jobs.api.native.jobs import IdempotencyKey, Labels, named, submit
 from jobs.api.native.shapes import OnInvalid, Submitted, Wanted
 from jobs.api.problems import HttpProblem, documented
 from jobs.api.service import Serves, Service, Submitter
@@ -43,7 +43,7 @@ async def upload(
     model: Annotated[str | None, Query(min_length=1, max_length=256)] = None,
     params: Annotated[str, Query(description="As a JSON object.")] = "{}",
     queue: Annotated[str, Query(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "default",
-    label: Annotated[list[str] | None, Query(max_length=64, description="`name:value`")] = None,
+    label: Labels = None,
     keep: Annotated[list[str] | None, Query(max_length=64)] = None,
     on_invalid: OnInvalid = "reject",
     text_field: Annotated[str | None, Query(max_length=256)] = None,
@@ -54,7 +54,7 @@ async def upload(
     form = FORMATS.get(request.headers.get("content-type", "").partition(";")[0].strip().lower())
     if form is None:
         raise HttpProblem(415, "unsupported_media_type", f"the Content-Type is one of: {', '.join(FORMATS)}")
-    labels = dict(map(label_of, label or ()))
+    labels = named(label)
     wanted = _wanted(
         task=task,
         model=model,
