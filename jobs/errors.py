@@ -10,6 +10,8 @@ TextmillError
 │   │   └── InvalidItems        some of its lines cannot be items; `.problems` lists them
 │   ├── UnknownJob              no job has that id, or several have that prefix
 │   ├── UnknownKey              no API key has that id
+│   ├── UnknownFile             no uploaded file has that id
+│   ├── UnknownBatch            no batch has that id
 │   ├── InvalidState            the job is in a state that does not allow the move
 │   ├── IdempotencyConflict     the key was used before for another request
 │   ├── InvalidModel            a model folder that cannot or must not be loaded
@@ -94,6 +96,14 @@ class UnknownJob(UsageError):
 
 class UnknownKey(UsageError):
     """Raised when no API key of the caller's tenant has the given id."""
+
+
+class UnknownFile(UsageError):
+    """Raised when no uploaded file of the caller's tenant has the given id."""
+
+
+class UnknownBatch(UsageError):
+    """Raised when no batch of the caller's tenant has the given id."""
 
 
 class InvalidState(UsageError):

@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     """Its port; 0: any free one."""
     api_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Names under which the API is reached, beside loopback ones; `*`: any. In the environment a list with commas."""
+    files_url: str | None = Field(default=None, min_length=1)
+    """Where uploaded files lie, as an fsspec URL (`s3://bucket/files`). Default: `files` in `home`."""
     max_request_bytes: int = Field(default=64 * 2**20, ge=1024, le=2**31)
     """Largest body of a request to the API, but for uploads."""
     log_level: str = Field(default="info", pattern=r"^(debug|info|warning|error)$")

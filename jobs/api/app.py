@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from jobs.api import native, problems
 from jobs.api.access import Access
 from jobs.api.gate import Gate
+from jobs.api.openai import routes as openai
 from jobs.api.service import Service
 from jobs.client import Client
 from jobs.queue import Queue
@@ -28,7 +29,9 @@ def create_app(settings: Settings, store: Store, queue: Queue, *, open_to_all: b
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         current_default_thread_limiter().total_tokens = THREADS
+        service.batching.start()
         yield
+        await service.batching.close()
         await service.watching.close()
 
     app = FastAPI(
@@ -46,7 +49,8 @@ def create_app(settings: Settings, store: Store, queue: Queue, *, open_to_all: b
     app.openapi = lambda: problems.described(plain())  # type: ignore[method-assign]
     problems.install(app)
     app.include_router(native.router)
-    streamed = (f"{native.PREFIX}/jobs/upload",)
+    app.include_router(openai.router)
+    streamed = (f"{native.PREFIX}/jobs/upload", f"{openai.PREFIX}/files")
     app.add_middleware(Gate, hosts=settings.api_hosts, most=settings.max_request_bytes, streamed=streamed)
 
     @app.get("/health/live", include_in_schema=False)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobs.api.access import check_origin
-from jobs.api.problems import HttpProblem, answer
+from jobs.api.problems import HttpProblem, rendered
 
 REQUEST_ID = b"x-request-id"
 
@@ -34,7 +34,7 @@ class Gate:
         try:
             check_origin(scope["method"], headers.get(b"host"), headers.get(b"origin"), self._hosts)
         except HttpProblem as problem:
-            await answer(problem)(scope, receive, named)
+            await rendered(scope["path"], problem)(scope, receive, named)
             return
         if scope["path"] in self._streamed:
             await self._app(scope, receive, named)
@@ -62,7 +62,7 @@ class Gate:
         if not too_large:
             await self._app(scope, counted, unless_too_large)
         if too_large and not started:
-            await answer(self._refusal())(scope, receive, send)
+            await rendered(scope["path"], self._refusal())(scope, receive, send)
 
     def _refusal(self) -> HttpProblem:
         most = f"{self._most:,} bytes (setting max_request_bytes)"

@@ -13,6 +13,8 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from jobs.api.openai import errors as openai
+from jobs.api.openai.errors import BadRequest
 from jobs.errors import (
     IdempotencyConflict,
     InvalidItems,
@@ -21,18 +23,26 @@ from jobs.errors import (
     SchemaOutdated,
     StoreUnavailable,
     TextmillError,
+    UnknownBatch,
+    UnknownFile,
     UnknownJob,
     UnknownKey,
+    UnknownModel,
     UsageError,
 )
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:textmill:problem:"
+OPENAI = "/v1/"
+SHOWN = 5
+"""Mistakes that are told where the answer has room for one message."""
 AGAIN_S = 2
 """When a client should ask again after the database did not answer."""
 _STATUS: Mapping[type[TextmillError], int] = {
     UnknownJob: 404,
     UnknownKey: 404,
+    UnknownFile: 404,
+    UnknownBatch: 404,
     InvalidState: 409,
     IdempotencyConflict: 409,
     UsageError: 422,
@@ -111,17 +121,21 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HttpProblem)
     async def _own(request: Request, error: HttpProblem) -> JSONResponse:
-        return answer(error)
+        return rendered(request.url.path, error)
+
+    @app.exception_handler(BadRequest)
+    async def _bad(request: Request, error: BadRequest) -> JSONResponse:
+        return openai.answer(400, error.message, param=error.param, code=error.code)
 
     @app.exception_handler(TextmillError)
     async def _known(request: Request, error: TextmillError) -> JSONResponse:
-        return of_error(error)
+        return of_error(request.url.path, error)
 
     @app.exception_handler(RequestValidationError)
     async def _malformed(request: Request, error: RequestValidationError) -> JSONResponse:
         errors = [_mistake(each) for each in error.errors()]
-        detail = "; ".join(f"{each.where}: {each.message}" for each in errors[:5])
-        return answer(HttpProblem(422, "invalid_request", detail), errors=errors)
+        detail = "; ".join(f"{each.where}: {each.message}" for each in errors[:SHOWN])
+        return rendered(request.url.path, HttpProblem(422, "invalid_request", detail), errors=errors)
 
     @app.exception_handler(HTTPException)
     async def _routed(request: Request, error: HTTPException) -> JSONResponse:
@@ -129,12 +143,12 @@ def install(app: FastAPI) -> None:
         said = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not for {request.url.path}"}
         detail = said.get(error.status_code, str(error.detail))
         headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
-        return answer(HttpProblem(error.status_code, code, detail, headers))
+        return rendered(request.url.path, HttpProblem(error.status_code, code, detail, headers))
 
     @app.exception_handler(Exception)
     async def _unknown(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return answer(HttpProblem(500, "internal_error", "the server failed; its log says why"))
+        return rendered(request.url.path, HttpProblem(500, "internal_error", "the server failed; its log says why"))
 
 
 def _allowed(request: Request) -> str:
@@ -143,16 +157,30 @@ def _allowed(request: Request) -> str:
     return ", ".join(sorted({method for route in found for method in getattr(route, "methods", None) or ()}))
 
 
-def of_error(error: TextmillError) -> JSONResponse:
+def rendered(
+    path: str, problem: HttpProblem, *, errors: list[Mistake] | None = None, total: int | None = None
+) -> JSONResponse:
+    """The response in the shape of the API that was asked: OpenAI's under `/v1`, else a problem."""
+    if not path.startswith(OPENAI):
+        return answer(problem, errors=errors, total=total)
+    status = 400 if problem.status == 422 else problem.status
+    said = "; ".join(each.message for each in errors[:SHOWN]) if errors else problem.detail
+    where = errors[0].where if errors else None
+    return openai.answer(status, said, param=where, code=problem.code, headers=problem.headers)
+
+
+def of_error(path: str, error: TextmillError) -> JSONResponse:
     """One of our own errors, as its status."""
     status = next((number for kind, number in _STATUS.items() if isinstance(error, kind)), 500)
     headers = {"Retry-After": str(AGAIN_S)} if status == 503 else None
     problem = HttpProblem(status, code_of(error), str(error), headers)
     if not isinstance(error, InvalidItems):
-        return answer(problem)
+        if path.startswith(OPENAI) and isinstance(error, UnknownModel):
+            problem = HttpProblem(404, "model_not_found", str(error))
+        return rendered(path, problem)
     problem.detail = f"{error.total} line(s) cannot be items; nothing of the job is run"
     errors = [Mistake(where=f"line {each.line}", code=each.code, message=each.message) for each in error.problems]
-    return answer(problem, errors=errors, total=error.total)
+    return rendered(path, problem, errors=errors, total=error.total)
 
 
 def code_of(error: TextmillError) -> str:

@@ -6,6 +6,8 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from jobs.api.access import Access, Caller
+from jobs.api.openai.batching import Batching
+from jobs.api.openai.storage import Storage
 from jobs.api.watching import Watching
 from jobs.errors import UnknownJob
 from jobs.schemas import Job
@@ -27,6 +29,8 @@ class Service:
     def __init__(self, settings: "Settings", store: "Store", client: "Client", access: Access) -> None:
         self.settings, self.store, self.client, self.access = settings, store, client, access
         self.watching = Watching(store.jobs.pulses)
+        self.storage = Storage(settings)
+        self.batching = Batching(settings, store, client, self.storage)
 
     def job(self, caller: Caller, job_id: str) -> Job:
         """The caller's job of that whole id. Raises UnknownJob, also for a job of somebody else."""

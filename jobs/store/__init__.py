@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from jobs.store import backup, checks, migrate, sessions
+from jobs.store.batches import Batches
 from jobs.store.chunks import Chunks
 from jobs.store.dialect import Database
+from jobs.store.files import Files
 from jobs.store.jobs import Jobs
 from jobs.store.keys import Keys
 from jobs.store.leaders import Leaders
@@ -38,6 +40,8 @@ class Store:
         self.workers = Workers(database)
         self.models = Models(database)
         self.keys = Keys(database)
+        self.files = Files(database)
+        self.batches = Batches(database)
 
     @classmethod
     def open(cls, url: str, *, lease_s: float = 60.0) -> "Store":

@@ -261,6 +261,42 @@ keys = Table(
     UniqueConstraint("digest"),
 )
 
+files = Table(
+    "files",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc),
+    CheckConstraint("bytes >= 0", name="bytes"),
+)
+Index("ix_files_tenant", files.c.tenant, files.c.id)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("request_hash", LargeBinary, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("input_file_id", Text, nullable=False),
+    Column("completion_window", Text, nullable=False),
+    Column("metadata", JSON(none_as_null=True)),
+    Column("priority", Integer, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc, nullable=False),
+    Column("job_id", Uuid),
+    Column("errors", JSON(none_as_null=True)),
+    Column("failed_at", Utc),
+    Column("cancelled_at", Utc),
+)
+Index("ix_batches_tenant", batches.c.tenant, batches.c.id)
+_WITHOUT_JOB = text("job_id IS NULL AND failed_at IS NULL AND cancelled_at IS NULL")
+Index("ix_batches_waiting", batches.c.id, postgresql_where=_WITHOUT_JOB, sqlite_where=_WITHOUT_JOB)
+
 models = Table(
     "models",
     metadata,
