@@ -164,7 +164,7 @@ def rendered(
     if not path.startswith(OPENAI):
         return answer(problem, errors=errors, total=total)
     status = 400 if problem.status == 422 else problem.status
-    said = "; ".join(each.message for each in errors[:SHOWN]) if errors else problem.detail
+    said = "; ".join(f"{each.where}: {each.message}" for each in errors[:SHOWN]) if errors else problem.detail
     where = errors[0].where if errors else None
     return openai.answer(status, said, param=where, code=problem.code, headers=problem.headers)
 

@@ -39,6 +39,7 @@ class Chaos:
         self._slow = model(mill.store, MARKED, delay_s=0.02, max_items=16)
         self._asleep: dict[Worker, float] = {}
         self._born: dict[int, tuple[float, float]] = {}
+        self._calm = False
         self._faults: list[tuple[int, Callable[[], None]]] = [
             (8, self._submit),
             (3, self._kill),
@@ -52,10 +53,11 @@ class Chaos:
             (1 if postgres is None else 3, self._cut_database),
         ]
 
-    def run(self, seconds: float) -> None:
-        """Hurt it for so long, then let it come to rest."""
-        until = time.monotonic() + seconds
-        weights = [weight for weight, _ in self._faults]
+    def run(self, seconds: float, *, calm: bool = False) -> None:
+        """Hurt it for so long. `calm`: no worker is ended, so that they live long enough for their memory to tell."""
+        until, self._calm = time.monotonic() + seconds, calm
+        deadly = (self._kill, self._stop) if calm else ()
+        weights = [0 if fault in deadly else weight for weight, fault in self._faults]
         while time.monotonic() < until:
             self._tend()
             (fault,) = self._chance.choices([fault for _, fault in self._faults], weights)
@@ -143,7 +145,7 @@ class Chaos:
             self._mill.hint()
 
     def _text(self) -> str:
-        if self._chance.random() < POISON:
+        if not self._calm and self._chance.random() < POISON:
             return self._chance.choice(("[[kill]] me", "[[segfault]]", "[[exit 3]]"))
         return " ".join([WORD] * self._chance.randint(1, 40))
 
