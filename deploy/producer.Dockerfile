@@ -1,4 +1,4 @@
-# The light side: submit, status, results, db, upkeep. No torch.
+# The light side: submit, status, results, db, upkeep, api. No torch.
 ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS build
@@ -13,7 +13,7 @@ COPY migrations ./migrations
 RUN /opt/textmill/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation -w /wheels .
 RUN python -m venv --clear /opt/textmill \
  && /opt/textmill/bin/python -m pip install --no-cache-dir -c constraints.txt \
-        "textmill[postgres] @ file://$(ls /wheels/textmill-*.whl)"
+        "textmill[api,postgres] @ file://$(ls /wheels/textmill-*.whl)"
 
 FROM python:${PYTHON}-slim
 RUN useradd --uid 10001 --create-home --home-dir /var/lib/textmill textmill

@@ -14,9 +14,9 @@ from tests.servers import Postgres, Valkey
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(0)]
 
 SLOPE_MB = 1.0
+"""Memory a worker may gain in a minute, in the median of all that lived long enough to tell."""
 CALM_MINUTES = 4.0
 """At the end of a long soak no worker is killed for so long: before, none lives long enough for its memory to tell."""
-"""Memory a worker may gain in a minute, in the median of all that lived long enough to tell."""
 
 
 @pytest.fixture

@@ -162,13 +162,17 @@ def test_no_password_stands_in_the_file_itself(compose: Compose) -> None:
     assert [name for name in names if "PASSWORD" in name or name.endswith("_URL")] == ["POSTGRES_PASSWORD_FILE"]
 
 
-def test_only_the_gpu_worker_waits_for_its_profile_and_reserves_devices(compose: Compose) -> None:
+def test_the_gpu_worker_and_the_api_wait_for_their_profiles(compose: Compose) -> None:
     profiled = {name for name, service in compose["services"].items() if "profiles" in service}
     devices = {name for name, service in compose["services"].items() if "deploy" in service}
 
-    assert profiled == devices == {"worker-gpu"}
+    assert (profiled, devices) == ({"worker-gpu", "api"}, {"worker-gpu"})
     reserved = compose["services"]["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert reserved == [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]
+
+
+def test_the_api_is_reached_from_this_machine_alone(compose: Compose) -> None:
+    assert compose["services"]["api"]["ports"] == ["127.0.0.1:8460:8460"]
 
 
 def test_workers_have_time_to_finish_before_they_are_killed(compose: Compose) -> None:
@@ -197,7 +201,7 @@ def test_images_are_built_from_the_pins_and_run_as_an_ordinary_user(name: str) -
 def test_the_producer_s_image_asks_for_no_machine() -> None:
     text = (ROOT / "deploy" / "producer.Dockerfile").read_text(encoding="utf-8")
 
-    assert "textmill[postgres]" in text
+    assert "textmill[api,postgres]" in text
     assert "[worker" not in text
 
 

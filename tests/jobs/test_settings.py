@@ -103,4 +103,4 @@ def test_the_readme_names_every_setting_with_its_default() -> None:
     assert told.keys() == {name.upper() for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
         if name not in ("home", "queues"):
-            assert told[name.upper()].strip() == ("" if field.default is None else str(field.default)), name
+            assert told[name.upper()].strip() == ("" if field.default in (None, ()) else str(field.default)), name
