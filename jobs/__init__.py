@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from jobs.corpus import open_source as open_source
     from jobs.errors import TextmillError as TextmillError
     from jobs.handle import JobHandle as JobHandle
+    from jobs.remote.aio import AsyncClient as AsyncClient
     from jobs.schemas import Item as Item
     from jobs.schemas import Job as Job
     from jobs.schemas import Result as Result
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
     from jobs.settings import load_settings as load_settings
     from jobs.states import JobState as JobState
 
-__all__ = ["Client", "Item", "Job", "JobHandle", "JobState", "Result", "Settings", "TextmillError"]
+__all__ = ["AsyncClient", "Client", "Item", "Job", "JobHandle", "JobState", "Result", "Settings", "TextmillError"]
 __all__ += ["load_settings", "open_sink", "open_source"]
 
 _HOMES = {
+    "AsyncClient": "jobs.remote.aio",
     "Client": "jobs.client",
     "Item": "jobs.schemas",
     "Job": "jobs.schemas",

@@ -41,6 +41,14 @@ class Client:
     May be shared by threads. As a context manager it closes what it opened itself.
     """
 
+    def __new__(cls, settings: "Settings | str | None" = None, *_: Any, **given: Any) -> Any:
+        """`Client("https://...", api_key=...)` is a client of a server: `jobs.remote.client.HttpClient`."""
+        if not isinstance(settings, str):
+            return super().__new__(cls)
+        from jobs.remote.client import HttpClient
+
+        return HttpClient(settings, **given)
+
     def __init__(
         self, settings: Settings | None = None, store: "Store | None" = None, queue: "Queue | None" = None
     ) -> None:

@@ -20,6 +20,8 @@ TextmillError
 ├── SchemaOutdated              the database is at another revision than this code
 ├── StoreUnavailable            the database did not answer; safe to try again
 ├── QueueUnavailable            Redis did not answer; jobs are not affected
+├── ApiError                a server refused what it was asked over HTTP
+│   └── ApiUnavailable      it did not answer, or said that it cannot now; safe to try again
 ├── HomeBusy                    another `textmill up` owns this home
 ├── BrokerFailed                the embedded broker could not be started or adopted
 ├── WorkerFailed                the embedded worker dies whenever it is started
@@ -136,6 +138,14 @@ class StoreUnavailable(TextmillError):
 
 class QueueUnavailable(TextmillError):
     """Raised when Redis does not answer in time. Hints are lost, jobs are not."""
+
+
+class ApiError(TextmillError):
+    """Raised by the clients over HTTP for what only a server refuses: no key, the wrong scope, a limit."""
+
+
+class ApiUnavailable(ApiError):
+    """Raised when a server does not answer, after several tries. A submit can be repeated with the same key."""
 
 
 class HomeBusy(TextmillError):

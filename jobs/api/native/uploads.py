@@ -9,7 +9,7 @@ from typing import Annotated, Any, BinaryIO
 import orjson
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request
-from pydantic import ValidationError
+from pydantic import AwareDatetime, ValidationError
 
 from jobs import corpus
 from jobs.api.access import Caller
@@ -45,6 +45,8 @@ async def upload(
     queue: Annotated[str, Query(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "default",
     label: Labels = None,
     keep: Annotated[list[str] | None, Query(max_length=64)] = None,
+    priority: Annotated[int, Query(ge=-100, le=100)] = 0,
+    deadline_at: Annotated[AwareDatetime | None, Query()] = None,
     on_invalid: OnInvalid = "reject",
     text_field: Annotated[str | None, Query(max_length=256)] = None,
     id_field: Annotated[str | None, Query(max_length=256)] = None,
@@ -62,6 +64,8 @@ async def upload(
         queue=queue,
         labels=labels,
         keep=keep or (),
+        priority=priority,
+        deadline_at=deadline_at,
         on_invalid=on_invalid,
     )
     with _spooled(service.settings.home) as file:

@@ -1,0 +1,249 @@
+"""The client over HTTP for asynchronous programs: `jobs.remote.client` with `await`."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
+
+import orjson
+
+from jobs.corpus import Source
+from jobs.corpus.memory import Given
+from jobs.errors import TextmillError
+from jobs.remote import calls
+from jobs.remote.calls import Call, Status
+from jobs.schemas import Job, Result
+
+if TYPE_CHECKING:
+    from httpx2 import Response
+
+
+class AsyncClient:
+    """Submits jobs to a server and reads them: the verbs of `Client("http...")`, awaited, in one event loop.
+
+    Repeats what was not answered, with growing waits; a submit too, which never makes a second job. Raises what the
+    direct client raises, ApiError for what only a server can refuse, ApiUnavailable when it does not answer.
+    """
+
+    def __init__(self, url: str, *, api_key: str | None = None, timeout_s: float = calls.TIMEOUT_S) -> None:
+        import httpx2
+
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx2.AsyncClient(base_url=url.rstrip("/"), headers=headers, timeout=timeout_s)
+        self._url = url
+        self._main_fields: dict[str, str] = {}
+
+    async def submit(
+        self,
+        task: str,
+        items: Iterable[Given] | Source,
+        *,
+        model: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        priority: int = 0,
+        queue: str = "default",
+        labels: Mapping[str, str] | None = None,
+        keep: Sequence[str] = (),
+        idempotency_key: str | None = None,
+        deadline_at: datetime | None = None,
+        on_invalid: str = "reject",
+    ) -> "AsyncJob":
+        """The job, stored and ready for workers, as `jobs.client.Client.submit` does it. `items` may be any iterable:
+        it is read once, and never all in memory."""
+        call = calls.submit(
+            task,
+            items,
+            main_field=await self._main_field(task),
+            model=model,
+            params=dict(params or {}),
+            priority=priority,
+            queue=queue,
+            labels=dict(labels or {}),
+            keep=list(keep),
+            on_invalid=on_invalid,
+            idempotency_key=idempotency_key,
+            deadline_at=deadline_at,
+        )
+        return AsyncJob(self, calls.read_job((await self._send(call)).content))
+
+    async def run(
+        self, task: str, items: Iterable[Given] | Source, *, timeout: float | None = None, **wanted: Any
+    ) -> list[Result]:
+        """Submit, wait, and read: the results in the order of the items. Takes what `submit` takes."""
+        job = await self.submit(task, items, **wanted)
+        await job.wait(timeout)
+        return [result async for result in job.results()]
+
+    async def get(self, job_id: str) -> "AsyncJob":
+        """The job of that id. Raises UnknownJob."""
+        return AsyncJob(self, calls.read_job((await self._send(calls.job(job_id))).content))
+
+    async def list(
+        self,
+        *,
+        states: Sequence[str] | None = None,
+        task: str | None = None,
+        model: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> Sequence[Job]:
+        """Jobs, newest first; `before` is the id to go on from."""
+        call = calls.jobs(states=states, task=task, model=model, labels=labels or {}, limit=limit, before=before)
+        return [calls.read_job(orjson.dumps(each)) for each in orjson.loads((await self._send(call)).content)["data"]]
+
+    async def cancel(self, job_id: str) -> Job:
+        """Stop the job; results so far are kept."""
+        return await self._steer(job_id, "cancel")
+
+    async def pause(self, job_id: str) -> Job:
+        """Let the job rest."""
+        return await self._steer(job_id, "pause")
+
+    async def resume(self, job_id: str) -> Job:
+        """Let a paused job go on."""
+        return await self._steer(job_id, "resume")
+
+    async def retry(self, job_id: str) -> "AsyncJob":
+        """A new job of the items without an ok result."""
+        return AsyncJob(self, await self._steer(job_id, "retry"))
+
+    async def delete(self, job_id: str) -> None:
+        """Delete a job that has ended."""
+        (await self._send(calls.delete(job_id)))
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _steer(self, job_id: str, move: str) -> Job:
+        return calls.read_job((await self._send(calls.steer(job_id, move))).content)
+
+    async def _main_field(self, task: str) -> str:
+        if task not in self._main_fields:
+            self._main_fields[task] = orjson.loads((await self._send(calls.task_of(task))).content)["main_field"]
+        return self._main_fields[task]
+
+    async def _send(self, call: Call) -> "Response":
+        """The answer, if it is a good one; tried again as long as that can help."""
+        import httpx2
+
+        last: TextmillError | None = None
+        try:
+            for attempt in range(calls.TRIES):
+                told = None
+                try:
+                    content = _pieces(call) if call.file is not None else call.body
+                    response = await self._http.request(
+                        call.method, call.path, params=call.params, headers=call.headers, content=content
+                    )
+                    if response.status_code < 400:
+                        return response
+                    last = calls.failure(response.status_code, response.content)
+                    if response.status_code not in calls.AGAIN:
+                        raise last
+                    told = response.headers.get("retry-after")
+                except httpx2.TransportError as error:
+                    last = calls.unreachable(self._url, error)
+                if attempt < calls.TRIES - 1:
+                    await asyncio.sleep(calls.pause_s(attempt, told))
+            assert last is not None
+            raise last
+        finally:
+            if call.file is not None:
+                call.file.close()
+
+
+class AsyncJob:
+    """A job of a server."""
+
+    def __init__(self, client: AsyncClient, job: Job) -> None:
+        self._client, self._job = client, job
+
+    @property
+    def id(self) -> str:
+        return self._job.id
+
+    @property
+    def job(self) -> Job:
+        """As it was seen last."""
+        return self._job
+
+    async def refresh(self) -> Job:
+        """The job as it stands now."""
+        self._job = calls.read_job((await self._client._send(calls.job(self.id))).content)
+        return self._job
+
+    async def wait(self, timeout: float | None = None) -> Job:
+        """The job once it is final. Raises TimeoutError after `timeout` s."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._job.state.final:
+            left = calls.WAIT_S if until is None else min(calls.WAIT_S, until - time.monotonic())
+            if left <= 0:
+                raise TimeoutError(f"{self.id} is still {self._job.state} after {timeout:g} s")
+            self._job = calls.read_job((await self._client._send(calls.job(self.id, wait_s=left))).content)
+        return self._job
+
+    async def results(self, status: Status | None = None, *, after: int = -1) -> AsyncIterator[Result]:
+        """The results there are of the items behind `after`, in their order."""
+        while True:
+            found, following, complete = await self._page(after, status)
+            for result in found:
+                yield result
+            if complete or following == after:
+                return
+            after = following
+
+    async def stream(self) -> AsyncIterator[Result]:
+        """Every result once, in the order of the items, as they finish; ends when the job does."""
+        after = -1
+        while True:
+            found, following, complete = await self._page(after, None)
+            for result in found:
+                yield result
+            if complete:
+                return
+            if following == after:
+                await self._changed()
+            after = following
+
+    async def records(self) -> list[dict[str, Any]]:
+        """The results as flat dicts, for `pandas.DataFrame` or `datasets.Dataset.from_list`: `custom_id`, `status`, the
+        output's fields, `error`."""
+        return [calls.record(result) async for result in self.results()]
+
+    async def cancel(self) -> Job:
+        return await self._client.cancel(self.id)
+
+    async def pause(self) -> Job:
+        return await self._client.pause(self.id)
+
+    async def resume(self) -> Job:
+        return await self._client.resume(self.id)
+
+    def __repr__(self) -> str:
+        return f"AsyncJob({self.id!r})"
+
+    async def _page(self, after: int, status: Status | None) -> tuple[list[Result], int, bool]:
+        return calls.read_results(
+            (await self._client._send(calls.results(self.id, after=after, status=status))).content
+        )
+
+    async def _changed(self) -> None:
+        """Wait until something of the job is new."""
+        first = await self._client._send(calls.job(self.id))
+        if not calls.read_job(first.content).state.final:
+            (await self._client._send(calls.job(self.id, wait_s=calls.WAIT_S, known=first.headers["etag"])))
+
+
+async def _pieces(call: Call) -> AsyncIterator[bytes]:
+    """The file of an upload, read beside the event loop."""
+    pieces = call.pieces
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield piece

@@ -1,0 +1,192 @@
+"""What the clients send and how they read what comes back, without a connection: both clients share it."""
+
+import random
+import re
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import IO, Any, Literal
+
+import orjson
+
+from jobs import errors
+from jobs.corpus import ItemSource, Source
+from jobs.corpus.memory import Given
+from jobs.errors import ApiError, ApiUnavailable, InvalidItems, Problem, TextmillError
+from jobs.schemas import Job, Result
+
+PREFIX = "/api/v1"
+INLINE_BYTES = 8 * 2**20
+"""Items of more bytes are sent as an upload, a piece at a time."""
+PIECE_BYTES = 2**20
+TRIES, FIRST_WAIT_S, LONGEST_WAIT_S = 6, 0.5, 20.0
+AGAIN = frozenset({408, 429, 502, 503, 504})
+WAIT_S = 30.0
+"""Length of one long poll."""
+PAGE = 1000
+TIMEOUT_S = 90.0
+
+Status = Literal["ok", "error"]
+
+
+@dataclass(slots=True)
+class Call:
+    """One request. `body` is JSON; `file` is sent as it is, from its start each time."""
+
+    method: str
+    path: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    file: IO[bytes] | None = None
+
+    @property
+    def pieces(self) -> Iterator[bytes]:
+        """The file, from its start."""
+        assert self.file is not None
+        self.file.seek(0)
+        while piece := self.file.read(PIECE_BYTES):
+            yield piece
+
+
+def submit(
+    task: str,
+    items: Iterable[Given] | Source,
+    *,
+    main_field: str,
+    idempotency_key: str | None,
+    deadline_at: datetime | None,
+    **wanted: Any,
+) -> Call:
+    """A submit, safe to repeat: it has a key of its own unless the caller gives one. Raises InvalidInput."""
+    spooled = _spooled(items if isinstance(items, Source) else ItemSource(items, main_field))
+    headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+    given = {name: value for name, value in wanted.items() if value}
+    if deadline_at is not None:
+        given["deadline_at"] = deadline_at.isoformat()
+    size = spooled.tell()
+    if size > INLINE_BYTES:
+        headers["Content-Type"] = "application/x-ndjson"
+        params = {"task": task, **_query(given)}
+        return Call("POST", f"{PREFIX}/jobs/upload", params, headers, file=spooled)
+    spooled.seek(0)
+    lines = b",".join(line.rstrip(b"\n") for line in spooled)
+    spooled.close()
+    head = orjson.dumps({"task": task, **given})[:-1]
+    headers["Content-Type"] = "application/json"
+    return Call("POST", f"{PREFIX}/jobs", headers=headers, body=head + b',"items":[' + lines + b"]}")
+
+
+def task_of(name: str) -> Call:
+    return Call("GET", f"{PREFIX}/tasks/{name}")
+
+
+def job(job_id: str, *, wait_s: float = 0, known: str | None = None) -> Call:
+    headers = {"If-None-Match": known} if known else {}
+    return Call("GET", f"{PREFIX}/jobs/{job_id}", {"wait": round(wait_s, 3)}, headers)
+
+
+def jobs(
+    *,
+    states: Sequence[str] | None,
+    task: str | None,
+    model: str | None,
+    labels: Mapping[str, str],
+    limit: int,
+    before: str | None,
+) -> Call:
+    asked = {"state": states, "task": task, "model": model, "limit": limit, "before": before}
+    asked["label"] = [f"{name}:{value}" for name, value in labels.items()]
+    return Call("GET", f"{PREFIX}/jobs", {name: value for name, value in asked.items() if value})
+
+
+def steer(job_id: str, move: str) -> Call:
+    return Call("POST", f"{PREFIX}/jobs/{job_id}/{move}")
+
+
+def delete(job_id: str) -> Call:
+    return Call("DELETE", f"{PREFIX}/jobs/{job_id}")
+
+
+def results(job_id: str, *, after: int, status: Status | None) -> Call:
+    params = {"after": after, "limit": PAGE, **({"status": status} if status else {})}
+    return Call("GET", f"{PREFIX}/jobs/{job_id}/results", params)
+
+
+def read_job(content: bytes) -> Job:
+    """The job of an answer, which may say more beside it."""
+    given = orjson.loads(content)
+    return Job.model_validate({name: given[name] for name in Job.model_fields if name in given})
+
+
+def read_results(content: bytes) -> tuple[list[Result], int, bool]:
+    """The results of a page, the cursor behind them, and whether there will be no more."""
+    page = orjson.loads(content)
+    return [Result.model_validate(each) for each in page["data"]], page["next"], page["complete"]
+
+
+def record(result: Result) -> dict[str, Any]:
+    """A result as one flat row."""
+    error = None if result.error is None else f"{result.error.code}: {result.error.message}"
+    return {"custom_id": result.custom_id, "status": result.status, **(result.output or {}), "error": error}
+
+
+def pause_s(attempt: int, retry_after: str | None) -> float:
+    """How long to wait before the next try: doubling, up to a bound, unless the server says."""
+    told = float(retry_after) if retry_after and re.fullmatch(r"\d{1,5}", retry_after) else 0.0
+    return max(told, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**attempt) * random.uniform(0.5, 1.0))
+
+
+def failure(status: int, content: bytes) -> TextmillError:
+    """The error that an answer is: the very class that the direct client raises, where it is one of ours."""
+    try:
+        problem: dict[str, Any] = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        problem = {}
+    if not isinstance(problem, dict):
+        problem = {}
+    code, detail = str(problem.get("code", "")), str(problem.get("detail") or f"the server answered {status}")
+    if code == "invalid_items":
+        listed = [
+            Problem(int(str(each["where"]).removeprefix("line ")), each["code"], each["message"])
+            for each in problem.get("errors", ())
+        ]
+        return InvalidItems(listed, int(problem.get("total") or len(listed)))
+    kind = getattr(errors, "".join(word.capitalize() for word in code.split("_")), None)
+    if isinstance(kind, type) and issubclass(kind, TextmillError) and kind is not errors.ItemError:
+        return kind(detail)
+    if status in AGAIN:
+        return ApiUnavailable(f"{detail} ({status}, after {TRIES} tries)")
+    return ApiError(f"{detail} ({status})")
+
+
+def unreachable(url: str, error: Exception) -> ApiUnavailable:
+    """No answer at all."""
+    return ApiUnavailable(f"{url} does not answer: {error or type(error).__name__} (after {TRIES} tries)")
+
+
+def _query(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The wishes of a submit as parameters of an upload."""
+    told = {name: value for name, value in wanted.items() if name not in ("params", "labels")}
+    if params := wanted.get("params"):
+        told["params"] = orjson.dumps(params).decode()
+    if labels := wanted.get("labels"):
+        told["label"] = [f"{name}:{value}" for name, value in labels.items()]
+    return told
+
+
+def _spooled(source: Source) -> IO[bytes]:
+    """The items as lines, to be read as often as the network wants; on disk when they are many. Raises InvalidItems."""
+    file: IO[bytes] = tempfile.SpooledTemporaryFile(INLINE_BYTES)  # noqa: SIM115 - closed with the call
+    wrong: list[Problem] = []
+    for number, line in source:
+        if isinstance(line, bytes):
+            file.write(line.strip() + b"\n")
+        else:
+            wrong.append(Problem(number, line.code, line.message))
+    if wrong:
+        file.close()
+        raise InvalidItems(wrong[:1000], len(wrong))
+    return file
