@@ -1,6 +1,8 @@
 """summarize, translate, generate and embed: what is asked of the model, and how its answers become one output."""
 
 import math
+import re
+import tracemalloc
 from array import array
 from typing import Any
 
@@ -186,6 +188,92 @@ def test_the_jobs_own_prompt_is_used(prompt: str, asked: str) -> None:
     _, rounds = run("summarize", "a text", Codec("chat", limit=100), {"prompt": prompt})
 
     assert asked_first(rounds).messages == (Message("user", asked),)
+
+
+WORDS = [f"word{n}" for n in range(100_000)]
+LONG_DOCUMENT = " ".join(word + ("." if n % 12 == 11 else "") for n, word in enumerate(WORDS))
+
+
+def short_summary(request: Request) -> Generated:
+    """A summary of twenty words, whatever is asked."""
+    return said(" ".join(f"sum{n}" for n in range(20)))
+
+
+@pytest.mark.parametrize("kind", ["chat", "seq2seq"])
+@pytest.mark.parametrize("method", ["map_reduce", "refine"])
+def test_a_document_of_100_000_tokens_is_read_once_in_requests_that_fit(kind: str, method: str) -> None:
+    codec = Codec(kind, limit=512)
+    params = {"method": method, "max_new_tokens": 100}
+    tracemalloc.start()
+
+    output, rounds = run("summarize", LONG_DOCUMENT, codec, params, short_summary)
+
+    peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    seen = re.findall(r"word\d+", " ".join(repr(each) for asked in rounds for each in asked.requests))
+    assert seen == WORDS
+    assert all(codec.room(each) >= 0 for asked in rounds for each in asked.requests)
+    assert output.summary_text == short_summary(rounds[0].requests[0]).samples[0].text
+    assert len(rounds[0].weights) > 190
+    assert sum(rounds[0].weights) == len(WORDS)
+    assert peak_mb < 100
+
+
+def test_refine_puts_each_part_beside_the_summary_so_far() -> None:
+    asked = []
+
+    def answers(request: Request) -> Generated:
+        asked.append(request)
+        return said(f"Summary {len(asked)}.")
+
+    output, rounds = run(
+        "summarize", sentences(40), Codec("chat", limit=90), {"method": "refine", "max_new_tokens": 20}, answers
+    )
+
+    assert [len(each.requests) for each in rounds] == [1] * len(rounds)
+    assert len(rounds) == len(rounds[0].weights) > 2
+    for number, each in enumerate(rounds[1:], 1):
+        (request,) = each.requests
+        assert isinstance(request, Generate)
+        assert request.messages is not None
+        assert f"beginning of a text:\n\nSummary {number}.\n\nThe text goes on:" in request.messages[0].content
+        assert "one short paragraph" in request.messages[0].content
+    assert output.summary_text == f"Summary {len(rounds)}."
+
+
+def test_refine_without_words_reads_the_summary_before_the_next_part() -> None:
+    _, rounds = run(
+        "summarize", sentences(20), Codec("seq2seq", limit=40), {"method": "refine"}, lambda request: said("So far.")
+    )
+
+    assert asked_first(rounds[1:]).source is not None
+    assert str(asked_first(rounds[1:]).source).startswith("So far.\n\n")
+
+
+def test_a_summary_that_is_too_long_for_the_next_part_is_cut_and_a_short_text_is_asked_as_ever() -> None:
+    wordy = said(" ".join(["blah"] * 300))
+    params = {"method": "refine", "max_new_tokens": 20}
+
+    _, rounds = run("summarize", sentences(40), Codec("chat", limit=90), params, lambda request: wordy)
+    _, short = run("summarize", "a text", Codec("chat", limit=90), params)
+
+    assert all(Codec("chat", limit=90).room(each.requests[0]) >= 0 for each in rounds)
+    assert "blah" in repr(rounds[1].requests[0])
+    assert len(short) == 1
+    assert "goes on" not in repr(short[0].requests[0])
+
+
+def test_a_part_that_was_cut_is_told_of_at_the_end_of_refine_too() -> None:
+    answers = iter([cut("Half a")])
+    output, _ = run(
+        "summarize",
+        sentences(40),
+        Codec("chat", limit=90),
+        {"method": "refine", "max_new_tokens": 20},
+        lambda request: next(answers, said("Whole.")),
+    )
+
+    assert output.finish_reason == "length"
 
 
 # ----- translate -----------------------------------------------------------------------------------------
