@@ -43,6 +43,8 @@ class Index:
         self._seqs = array("q")
         self._matrix: Array | None = None
         for page in _pages(row for row in rows if row.vector is not None):
+            if page[0].output is not None:
+                raise UsageError("the job has a vector for each token (pooling none); search needs one for each text")
             if len(self._names) + len(page) > most:
                 page = page[: most - len(self._names)]
             vectors = numpy.frombuffer(b"".join(row.vector or b"" for row in page), "<f4").reshape(len(page), -1)

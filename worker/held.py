@@ -48,6 +48,11 @@ Key = tuple["Held", int, int]
 """Names one request among all in flight: chunk, index of the item within it, index of the request within the item's."""
 
 
+def _beside(output: Any) -> str | None:
+    """What is stored as JSON beside a vector."""
+    return None if output.beside is None else orjson.dumps(output.beside).decode()
+
+
 class Held:
     """One claimed chunk. The reader fills it, then the writer alone answers its items."""
 
@@ -161,7 +166,7 @@ class Held:
             if isinstance(output, More):
                 return self._again(index, asked, outcomes, output)
             if self._vectors:
-                text, vector = None, output.vector
+                text, vector = _beside(output), output.vector
             else:
                 text, vector = orjson.dumps(output, default=_FIELDS).decode(), None
         except ItemError as error:

@@ -1,7 +1,6 @@
 """Text in the store: items as the JSON lines they came in, results as the lines they leave in, storable messages."""
 
 import zlib
-from array import array
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import orjson
 
 from jobs.errors import InvalidInput
 from jobs.store.values import ResultRow
+from jobs.tasks.embed import numbers
 
 JSONL_ZLIB = "jsonl+zlib"
 LONGEST_ID = 512
@@ -65,11 +65,9 @@ def storable(message: str) -> str:
     return message.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
-def embedding(row: ResultRow) -> list[float]:
-    """The row's vector as numbers."""
-    vector = array("f")
-    vector.frombytes(row.vector or b"")
-    return vector.tolist()
+def embedding(row: ResultRow, beside: Mapping[str, Any]) -> list[float] | list[list[float]]:
+    """The row's vector as numbers, or those of each of its tokens. `beside`: what is stored with it."""
+    return numbers(row.vector or b"", beside.get("tokens"))
 
 
 def result_line(row: ResultRow) -> bytes:
@@ -77,7 +75,7 @@ def result_line(row: ResultRow) -> bytes:
     output = row.output or "null"
     if row.vector is not None:
         given: dict[str, Any] = orjson.loads(row.output) if row.output else {}
-        output = orjson.dumps({**given, "embedding": embedding(row)}).decode()
+        output = orjson.dumps({**given, "embedding": embedding(row, given)}).decode()
     error = "null"
     if row.error_code is not None:
         error = orjson.dumps({"code": row.error_code, "message": row.error or ""}).decode()

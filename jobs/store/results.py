@@ -130,4 +130,4 @@ def _fields(row: ResultRow) -> dict[str, Any]:
 
 def _output(row: ResultRow) -> dict[str, Any] | None:
     output: dict[str, Any] | None = orjson.loads(row.output) if row.output is not None else None
-    return output if row.vector is None else {**(output or {}), "embedding": embedding(row)}
+    return output if row.vector is None else {**(output or {}), "embedding": embedding(row, output or {})}

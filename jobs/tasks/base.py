@@ -51,10 +51,11 @@ class FillMask:
 
 @dataclass(frozen=True, slots=True)
 class Embed:
-    """One vector for a text. `pooling` None: as the model's own configuration says, else mean."""
+    """One vector for a text. `pooling` None: as the model's own configuration says, else mean; `none`: one for each
+    token that the model reads, its special ones included."""
 
     text: str
-    pooling: Literal["mean", "cls", "max", "last"] | None = None
+    pooling: Literal["mean", "cls", "max", "last", "none"] | None = None
     normalize: bool = True
     dimensions: int | None = None
 
@@ -186,7 +187,9 @@ class Filled(Counted):
 @dataclass(frozen=True, slots=True)
 class Embedded(Counted):
     vector: bytes
-    """float32, little-endian, as long as the model is wide (or `dimensions`)."""
+    """float32, little-endian, as long as the model is wide (or `dimensions`); of several tokens in their order."""
+    tokens: int | None = None
+    """How many vectors these are, where each token has one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
-"""embed: one vector for a text."""
+"""embed: one vector for a text, or one for each of its tokens."""
 
 import math
 from array import array
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, PlainSerializer
+from pydantic import Field, field_serializer
 
 from jobs.errors import InvalidParams, ItemError, ItemErrorCode
 from jobs.schemas import Item
@@ -21,27 +21,49 @@ def floats(vector: bytes) -> list[float]:
     return array("f", vector).tolist()
 
 
+def numbers(vector: bytes, tokens: int | None) -> list[float] | list[list[float]]:
+    """The numbers of a vector, or of each of several `tokens`."""
+    flat = floats(vector)
+    if tokens is None:
+        return flat
+    width = len(flat) // max(tokens, 1)
+    return [flat[at : at + width] for at in range(0, len(flat), width)]
+
+
 class EmbedItem(Item):
     text: str
 
 
 class EmbedParams(Params):
-    pooling: Literal["mean", "cls", "max", "last"] | None = None
-    """How the tokens' vectors become one; `null`: as the model's configuration says, else `mean`."""
+    pooling: Literal["mean", "cls", "max", "last", "none"] | None = None
+    """How the tokens' vectors become one; `null`: as the model's configuration says, else `mean`; `none`: each token
+    keeps its own."""
     normalize: bool = True
-    """Whether the vector is brought to length 1."""
+    """Whether a vector is brought to length 1."""
     dimensions: int | None = Field(default=None, ge=1, le=65_536)
     """Only the first so many numbers, for models trained for it (Matryoshka); `null`: all."""
 
 
 class EmbedOutput(Output):
-    embedding: Annotated[bytes, PlainSerializer(floats, return_type=list[float])]
-    """The vector, as long as the model is wide or `dimensions` says."""  # here: float32 bytes, little-endian
+    embedding: bytes
+    """The vector, as long as the model is wide or `dimensions` says; with `pooling=none` a list of such, one for each
+    token that the model read, its special ones included."""  # here: float32 bytes, little-endian
+    tokens: int | None = Field(default=None, exclude_if=lambda tokens: tokens is None)
+    """How many vectors there are, with `pooling=none`."""
+
+    @field_serializer("embedding")
+    def _numbers(self, vector: bytes) -> list[float] | list[list[float]]:
+        return numbers(vector, self.tokens)
 
     @property
     def vector(self) -> bytes:
         """What is stored instead of JSON."""
         return self.embedding
+
+    @property
+    def beside(self) -> dict[str, int] | None:
+        """What is stored with it, as JSON."""
+        return None if self.tokens is None else {"tokens": self.tokens}
 
 
 def _preprocess(item: EmbedItem, params: EmbedParams, codec: Codec) -> Asked:
@@ -52,22 +74,27 @@ def _preprocess(item: EmbedItem, params: EmbedParams, codec: Codec) -> Asked:
 def _shorten(item: EmbedItem, params: EmbedParams, codec: Codec) -> Asked:
     # Windows are asked raw: the weighted mean of mean-pooled windows is then the mean over all their tokens.
     single = params.long_text == "truncate"
-    normalize = params.normalize and single
+    normalize = params.normalize and (single or params.pooling == "none")
     ask = partial(Embed, pooling=params.pooling, normalize=normalize, dimensions=params.dimensions)
     if single:
         cut = windows.truncate(item.text, ask, codec)
         return Asked([ask(cut.text)], truncated_tokens=cut.dropped)
-    pieces = windows.split(item.text, ask, codec)
+    # Overlapping windows would give some tokens two vectors.
+    pieces = (windows.parts if params.pooling == "none" else windows.split)(item.text, ask, codec)
     return Asked([ask(piece.text) for piece in pieces], tuple(piece.tokens for piece in pieces))
 
 
 def _postprocess(item: EmbedItem, asked: Asked, outcomes: Sequence[Outcome], params: EmbedParams) -> EmbedOutput:
-    vectors = [outcome.vector for outcome in outcomes if isinstance(outcome, Embedded)]
+    embedded = [outcome for outcome in outcomes if isinstance(outcome, Embedded)]
+    vectors = [each.vector for each in embedded]
+    if params.pooling == "none":
+        joined = b"".join(vectors)
+        _check_finite(joined)
+        return EmbedOutput(embedding=joined, tokens=sum(each.tokens or 0 for each in embedded))
     if asked.weights:
         mean = scores.weighted_mean([floats(vector) for vector in vectors], asked.weights)
         return EmbedOutput(embedding=_packed(_unit(mean) if params.normalize else mean))
-    if not math.isfinite(math.fsum(map(abs, array("f", vectors[0])))):
-        raise _not_finite()
+    _check_finite(vectors[0])
     return EmbedOutput(embedding=vectors[0])
 
 
@@ -86,6 +113,12 @@ def _packed(vector: list[float]) -> bytes:
     if not all(map(math.isfinite, vector)):
         raise _not_finite()
     return array("f", vector).tobytes()
+
+
+def _check_finite(vector: bytes) -> None:
+    """Raises ItemError."""
+    if not math.isfinite(math.fsum(map(abs, array("f", vector)))):
+        raise _not_finite()
 
 
 def _not_finite() -> ItemError:

@@ -5,6 +5,7 @@ from array import array
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 import transformers
@@ -101,6 +102,27 @@ def test_each_pooling_is_what_it_says_whatever_the_company(pooling: Any, tiny: T
 
     for wanted, one in zip(expected, found, strict=True):
         assert vector(one) == pytest.approx(wanted, abs=CLOSE)
+
+
+def test_token_vectors_are_those_of_the_pipeline_whatever_the_company(ask: Ask) -> None:
+    subject = ask("embedder")
+    folder = str(subject.codec.folder)  # type: ignore[attr-defined]
+    plain = transformers.pipeline("feature-extraction", model=folder, dtype=torch.float32, device="cpu")
+    texts = ["the fox jumps over the lazy dog", "rain", "we like long walks", "한국어 fox!"]
+
+    found = subject(*(Embed(text, "none", normalize=False) for text in texts), Embed("rain"))
+
+    for text, outcome in zip(texts, found, strict=False):
+        wanted = numpy.array(plain(text)[0], dtype="<f4")
+        assert isinstance(outcome, Embedded)
+        vectors = numpy.frombuffer(outcome.vector, "<f4").reshape(outcome.tokens, -1)
+        assert vectors.shape == wanted.shape
+        assert numpy.abs(vectors - wanted).max() < 1e-3 * max(1, numpy.abs(wanted).max())
+    assert found[-1].tokens is None  # type: ignore[union-attr]
+    (unit,) = subject(Embed("rain", "none", dimensions=4))
+    assert isinstance(unit, Embedded)
+    lengths = numpy.linalg.norm(numpy.frombuffer(unit.vector, "<f4").reshape(unit.tokens, 4), axis=1)
+    assert lengths == pytest.approx(numpy.ones(len(lengths)), abs=1e-5)
 
 
 def test_poolings_may_differ_within_a_batch(ask: Ask) -> None:

@@ -2,12 +2,14 @@
 
 from array import array
 
+import orjson
 import pytest
 
 from jobs.errors import UnknownJob
 from jobs.models import ModelSpec
 from jobs.schemas import Usage
 from jobs.store import Store, results, retries
+from jobs.store.encoding import result_line
 from jobs.store.values import ResultRow, Save
 from jobs.tasks.templates import Template
 from tests.rows import block, claim, done, failed, loading_job, ok, queued_job, run_dry
@@ -40,6 +42,19 @@ def test_a_result_comes_back_as_it_was_saved(store: Store) -> None:
     assert store.results.rows(job.id, 0, 1) == [row]
     assert (found.custom_id, found.output, found.kept) == ("é😀", {"summary_text": "\x00 ok"}, {"lang": "ko"})
     assert found.usage == Usage(input_tokens=7, output_tokens=8, truncated_tokens=9, windows=2)
+
+
+def test_the_vectors_of_tokens_come_back_one_by_one(store: Store) -> None:
+    job = queued_job(store, 1)
+    held = claim(store)[0]
+    vector = array("f", [1, 2, 3, 4, 5, 6]).tobytes()
+    row = ok(0, output='{"tokens":3}', vector=vector)
+    store.chunks.save([Save(held.chunk_id, held.token, [row], True)])
+
+    found = store.results.page(job.id)[0].output
+
+    assert found == {"tokens": 3, "embedding": [[1, 2], [3, 4], [5, 6]]}
+    assert orjson.loads(result_line(store.results.rows_after(job.id)[0]))["output"] == found
 
 
 def test_an_embedding_is_kept_as_float32(store: Store) -> None:

@@ -50,6 +50,23 @@ def test_a_vector_is_kept_as_bytes_and_written_as_numbers() -> None:
     assert output.model_dump_json() == '{"embedding":[0.5,-1.0]}'
 
 
+def test_each_token_keeps_its_vector_where_nothing_is_pooled() -> None:
+    def answers(request: Request) -> Embedded:
+        assert isinstance(request, Embed)
+        assert (request.pooling, request.normalize) == ("none", True)
+        count = len(request.text.split())
+        return Embedded(array("f", [1.0, 2.0] * count).tobytes(), count)
+
+    short, _ = run("embed", "two words", Codec("encoder"), {"pooling": "none"}, answers)
+    text = " ".join(map(str, range(25)))
+    long, (asked,) = run("embed", text, Codec("encoder", limit=10), {"pooling": "none"}, answers)
+
+    assert short.model_dump(mode="json") == {"tokens": 2, "embedding": [[1.0, 2.0], [1.0, 2.0]]}
+    assert short.beside == {"tokens": 2}
+    assert long.tokens == sum(asked.weights) == 25
+    assert len(long.model_dump(mode="json")["embedding"]) == 25
+
+
 def test_the_vector_of_a_long_text_is_the_mean_by_tokens_at_length_one() -> None:
     text = " ".join(map(str, range(15)))
 

@@ -345,6 +345,10 @@ def _embed(request: Embed) -> Outcome:
     dimensions = request.dimensions or WIDTH
     if dimensions > WIDTH:
         return Failed(ItemErrorCode.INVALID_ITEM, f"{dimensions} dimensions asked; the model has {WIDTH}")
+    if request.pooling == "none":
+        words = request.text.split()
+        rows = [_vector(word, "none", dimensions, normalize=request.normalize).tobytes() for word in words]
+        return Embedded(b"".join(rows), len(rows), input_tokens=len(words))
     vector = _vector(request.text, request.pooling, dimensions, normalize=request.normalize)
     return Embedded(vector.tobytes(), input_tokens=_words(request.text))
 

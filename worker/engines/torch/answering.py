@@ -132,15 +132,21 @@ class ReaderNet:
         own = self._codec.sentences.pooling
         asked: list[Any] = [item.encoded.request for item in batch]
         hidden = self._reader.hidden([item.encoded.payload for item in batch])
-        alike: dict[tuple[Pooling, int | None, bool], list[int]] = {}
+        alike: dict[tuple[Any, int | None, bool], list[int]] = {}
         for at, request in enumerate(asked):
             alike.setdefault((request.pooling or own, request.dimensions, request.normalize), []).append(at)
         found: dict[int, bytes] = {}
+        tokens: dict[int, int] = {}
         for (mode, dimensions, normalize), where in alike.items():
+            if mode == "none":
+                for at in where:
+                    own_rows = _unit(hidden[at].float().cpu()[:, :dimensions], normalize=normalize)
+                    found[at], tokens[at] = _bytes(own_rows.numpy()), len(own_rows)
+                continue
             vectors = pooled([hidden[at] for at in where], mode)[:, :dimensions]
-            rows = torch.nn.functional.normalize(vectors, dim=-1) if normalize else vectors
+            rows = _unit(vectors, normalize=normalize)
             found.update(zip(where, map(_bytes, rows.numpy()), strict=True))
-        return [Embedded(found[at], input_tokens=item.encoded.length) for at, item in enumerate(batch)]
+        return [Embedded(found[at], tokens.get(at), input_tokens=item.encoded.length) for at, item in enumerate(batch)]
 
     def _compare(self, batch: Sequence[Work]) -> list[Outcome]:
         payloads: list[Compare] = [item.encoded.payload for item in batch]
@@ -179,6 +185,10 @@ def pooled(texts: Sequence[torch.Tensor], mode: Pooling) -> torch.Tensor:
     whole = torch.cat(list(texts)).float()
     lengths = torch.tensor([len(tokens) for tokens in texts], device=whole.device)
     return torch.segment_reduce(whole, mode, lengths=lengths).cpu()
+
+
+def _unit(vectors: torch.Tensor, *, normalize: bool) -> torch.Tensor:
+    return torch.nn.functional.normalize(vectors, dim=-1) if normalize else vectors
 
 
 def _floats(numbers: torch.Tensor) -> bytes:
