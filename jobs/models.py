@@ -22,7 +22,8 @@ FAKE = "fake"
 LANGID = "langid"
 """A key that always exists: languages are told apart without a model."""
 BUILT_IN = (FAKE, LANGID)
-FOLDER_ENGINES = ("torch", "ctranslate2", "openvino")
+PAIRED = "paired"
+FOLDER_ENGINES = ("torch", "ctranslate2", "openvino", PAIRED)
 """Engines that begin with a folder as Transformers writes them."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@-]{0,190}")
 NAME_OR_PATTERN = r"^[A-Za-z0-9{][A-Za-z0-9._/@{}-]{0,190}$"
@@ -61,6 +62,8 @@ class ModelSpec(BaseModel):
     head: Head
     """Which model class is loaded: sequence or token classification, question answering, masked words, bare
     encoder, generation."""
+    encoder: str | None = None
+    """For engine `paired` only: the folder of the sentence encoder that goes with this NLI model."""
     adapter: str | None = None
     """A LoRA folder, merged at load."""
     prompts: Mapping[str, Prompt] = Field(default_factory=dict)
@@ -168,8 +171,12 @@ class Registry:
                 raise InvalidModel(f"{spec.name}: {name} is not served by models of kind {spec.kind!r}")
         if (spec.engine == "remote") != (spec.remote is not None):
             raise InvalidModel(f"{spec.name}: engine 'remote' and a 'remote' Python go together, or neither is named")
+        if (spec.engine == PAIRED) != (spec.encoder is not None):
+            raise InvalidModel(f"{spec.name}: engine {PAIRED!r} and an 'encoder' go together, or neither is named")
         if spec.engine in FOLDER_ENGINES:
             read_facts(_folder(spec.path))
+        if spec.encoder is not None and read_facts(_folder(spec.encoder)).role.head != "embed":
+            raise InvalidModel(f"{spec.name}: {spec.encoder} is no sentence encoder")
         if (spec.engine, spec.dtype) == ("torch", "int8"):
             raise InvalidModel(f"{spec.name}: engine 'torch' computes in float32, bfloat16 and float16, not in int8")
         if spec.adapter is not None:
@@ -318,5 +325,7 @@ def _declared(file: Path, name: str, entry: Mapping[str, Any]) -> ModelSpec:
         return ModelSpec.model_validate(fields)
     if not fields["path"]:
         raise InvalidModel("no 'path'")
+    if fields.get("encoder"):
+        fields["encoder"] = str((file.parent / Path(fields["encoder"]).expanduser()).absolute())
     found = inspect(local if local.is_dir() else str(fields["path"]))
     return ModelSpec.model_validate({**found.model_dump(), **fields, "path": found.path})

@@ -37,6 +37,7 @@ MOST_ROWS = 30
 @click.option("--resamples", metavar="N", type=click.IntRange(100, 100_000), default=1000, help="Of the bootstrap.")
 @click.option("--seed", metavar="N", type=click.IntRange(min=0), default=0, help="Of the bootstrap.")
 @click.option("--plot", metavar="FILE.svg", type=click.Path(path_type=Path), help="Draw figures and confusion there.")
+@click.option("--prefilter", is_flag=True, help="Of zero_shot with a pre-filter: how often it keeps the best label.")
 @options.as_json("The report as one JSON object.")
 def evaluate(
     job: str,
@@ -49,12 +50,16 @@ def evaluate(
     resamples: int,
     seed: int,
     plot: Path | None,
+    prefilter: bool,
     as_json: bool,
 ) -> None:
     """Compare a job's results with right answers, kept with the items (--keep) or from a file by custom_id.
 
     Items that ended as errors count as wrong. Intervals hold 95 % of what drawing the items anew would give.
     """
+    if prefilter:
+        click.echo(_prefilter(job, as_json=as_json))
+        return
     if plot is not None and plot.suffix != ".svg":
         raise UsageError(f"{plot}: plots are .svg files")
     try:
@@ -82,6 +87,28 @@ def evaluate(
         click.echo("\n\n".join(filter(None, [*_words(report), _against(comparison, job, against)])))
     for line in note:
         click.echo(f"textmill: {line}", err=True)
+
+
+def _prefilter(job: str, *, as_json: bool) -> str:
+    """How often the job's pre-filter kept the best label, as its audited texts have it."""
+    from jobs.evaluate.prefilter import recall
+
+    with client() as opened:
+        handle = opened.get(job)
+        at = handle.refresh().params.get("prefilter")
+        if at is None:
+            raise UsageError(f"{handle.id} has no pre-filter (parameter 'prefilter' of zero_shot)")
+        ranks = (result.output.get("prefilter_rank") for result in handle.results("ok") if result.output)
+        found = recall((rank for rank in ranks if rank is not None), at)
+    if found is None:
+        raise UsageError(f"no text of {handle.id} was audited: see parameter 'prefilter_audit'")
+    if as_json:
+        return json.dumps(found._asdict())
+    low, high = found.interval_95
+    return (
+        f"the pre-filter kept the best label of {found.recall:.1%} of {found.audited:,} audited texts "
+        f"(recall at {found.at}: {found.recall:.4f}, 95 % interval {low:.4f} to {high:.4f})"
+    )
 
 
 def _read(

@@ -118,3 +118,78 @@ def test_params_that_say_nothing_are_refused(params: dict[str, Any], said: str) 
 
     with pytest.raises(InvalidParams, match=said):
         task.check(tasks.validate_params(task, params), Known("encoder", "classify"))
+
+
+class Paired(Codec):
+    """The text side of an NLI model joined with a sentence encoder."""
+
+    def __init__(self, limit: int = 1000) -> None:
+        super().__init__("classifier", limit)
+        self.heads = frozenset({Classify, Similarity})
+
+
+LIKE = {"a": 0.9, "b": 0.5, "c": 0.7, "d": 0.1}
+LOGITS = {"a": 0.0, "b": 2.0, "c": 1.0, "d": 3.0}
+FILTERED = {"labels": list("abcd"), "hypothesis_template": "{}.", "prefilter": 3, "prefilter_audit": 0.0}
+
+
+def paired(request: Request) -> Any:
+    if isinstance(request, Similarity):
+        return Compared(tuple(LIKE[candidate[0]] for candidate in request.candidates))
+    assert isinstance(request, Classify)
+    assert request.pair is not None
+    return Classified((0.0, 0.0, LOGITS[request.pair[0]]), INFERENCE)
+
+
+def test_only_labels_that_a_sentence_encoder_finds_similar_are_judged() -> None:
+    output, (first, second) = run("zero_shot", "text", Paired(), FILTERED, paired)
+    exact, rounds = run("zero_shot", "text", Paired(), FILTERED | {"labels": list("abc")}, paired)
+
+    assert first.requests == [Similarity("text", ("a.", "b.", "c.", "d."))]
+    assert second.requests == [Classify("text", "a."), Classify("text", "b."), Classify("text", "c.")]
+    assert [each["label"] for each in output.labels] == ["b", "c", "a"]
+    assert output.prefilter_rank is None
+    assert output.labels == exact.labels
+    assert len(rounds) == 1
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_an_audit_judges_all_labels_and_changes_no_score(multi_label: bool) -> None:
+    params = FILTERED | {"multi_label": multi_label}
+
+    plain, _ = run("zero_shot", "text", Paired(), params, paired)
+    output, (_, second) = run("zero_shot", "text", Paired(), params | {"prefilter_audit": 1.0}, paired)
+
+    assert len(second.requests) == 4
+    assert output.labels == plain.labels
+    assert output.prefilter_rank == 4  # of `d`, which fits best of all
+    assert "prefilter_rank" not in plain.model_dump()
+
+
+def test_the_share_of_audited_texts_is_about_what_is_asked() -> None:
+    params = FILTERED | {"prefilter_audit": 0.25}
+
+    ranks = [run("zero_shot", f"text {n}", Paired(), params, paired)[0].prefilter_rank for n in range(400)]
+
+    assert 70 < sum(rank is not None for rank in ranks) < 130
+
+
+@pytest.mark.parametrize("long_text", ["split", "truncate"])
+def test_a_long_text_is_filtered_once_and_judged_in_every_window(long_text: str) -> None:
+    text = " ".join(f"w{n}" for n in range(50))
+
+    output, (first, second) = run("zero_shot", text, Paired(20), FILTERED | {"long_text": long_text}, paired)
+
+    assert {type(each) for each in first.requests} == {Similarity}
+    assert len(second.requests) == 3 * len(first.requests)
+    assert [each["label"] for each in output.labels] == ["b", "c", "a"]
+    assert (len(first.weights) > 1) == (long_text == "split")
+
+
+def test_a_prefilter_needs_a_model_that_is_joined_with_a_sentence_encoder() -> None:
+    task = tasks.find("zero_shot")
+    params = tasks.validate_params(task, {"labels": ["a", "b"], "prefilter": 1})
+
+    task.check(params, Known("encoder", engine="paired"))
+    with pytest.raises(InvalidParams, match=r"'prefilter' needs a model.*engine is 'torch'"):
+        task.check(params, Known("encoder", engine="torch"))
