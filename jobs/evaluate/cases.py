@@ -41,31 +41,39 @@ def golds_of(path: Path, field: str, id_field: str = "custom_id") -> dict[str, A
     """The gold value of each item in a .jsonl or .csv file, by the field that names items (without: by position,
     counted from 0). Raises InvalidInput with the line."""
     found: dict[str, Any] = {}
-    for at, row in enumerate(_rows(path)):
+    for at, (line, row) in enumerate(_rows(path)):
         if field not in row:
-            raise InvalidInput(f"{path}, record {at + 1}: no field {field!r}; there are {', '.join(map(str, row))}")
-        name = row.get(id_field)
-        found[str(at) if name is None else str(name)] = row[field]
+            raise InvalidInput(f"{path}, line {line}: no field {field!r}; there are {', '.join(map(str, row))}")
+        name = str(at) if row.get(id_field) is None else str(row[id_field])
+        if name in found:
+            raise InvalidInput(f"{path}, line {line}: {id_field} {name[:100]!r} is there twice")
+        found[name] = row[field]
     return found
 
 
-def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The rows, each with the line that it ends on."""
+    line = 0
     try:
         if path.suffix == ".csv":
             with path.open(encoding="utf-8-sig", newline="") as file:
-                yield from csv.DictReader(file)
+                for row in (reader := csv.DictReader(file)):
+                    line = reader.line_num
+                    yield line, row
             return
         with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    row = orjson.loads(line)
+            for line, text in enumerate(lines, 1):
+                if text.strip():
+                    row = orjson.loads(text)
                     if not isinstance(row, dict):
-                        raise InvalidInput(f"{path}, line {number}: not a JSON object")
-                    yield row
+                        raise InvalidInput(f"{path}, line {line}: not a JSON object")
+                    yield line, row
     except OSError as error:
         raise InvalidInput(f"{path}: {error.strerror}") from None
-    except (orjson.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInput(f"{path}: {error}") from None
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"{path}, line {line}: {error}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInput(f"{path}, after line {line}: {error}") from None
 
 
 def _nothing(field: str, golds: Mapping[str, Any] | None, seen: Result | None) -> str:

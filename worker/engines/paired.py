@@ -1,5 +1,5 @@
-"""An engine of two models: one judges whether a label fits a text (NLI), a sentence encoder tells which are worth it. To
-everybody else they are one model."""
+"""An engine of two models: one judges whether a label fits a text (NLI), a sentence encoder tells which are worth it.
+To everybody else they are one model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
