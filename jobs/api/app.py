@@ -5,13 +5,13 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from anyio.to_thread import current_default_thread_limiter
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
-from jobs.api import native, problems
+from jobs.api import metrics, native, problems
 from jobs.api.access import Access
 from jobs.api.gate import Gate
 from jobs.api.openai import routes as openai
-from jobs.api.service import Service
+from jobs.api.service import Admin, Service
 from jobs.client import Client
 from jobs.queue import Queue
 from jobs.settings import Settings
@@ -50,8 +50,13 @@ def create_app(settings: Settings, store: Store, queue: Queue, *, open_to_all: b
     problems.install(app)
     app.include_router(native.router)
     app.include_router(openai.router)
+    app.add_middleware(metrics.Measured, metrics=service.metrics, prefixes=(native.PREFIX, openai.PREFIX))
     streamed = (f"{native.PREFIX}/jobs/upload", f"{openai.PREFIX}/files")
     app.add_middleware(Gate, hosts=settings.api_hosts, most=settings.max_request_bytes, streamed=streamed)
+
+    @app.get("/metrics", include_in_schema=False)
+    def figures(caller: Admin) -> Response:
+        return Response(service.metrics.text(), media_type=metrics.TYPE)  # of all tenants, so for admins
 
     @app.get("/health/live", include_in_schema=False)
     async def live() -> dict[str, str]:

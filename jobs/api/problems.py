@@ -1,6 +1,7 @@
 """Errors over HTTP: problem+json (RFC 9457), one shape for all of them."""
 
 import logging
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -11,7 +12,6 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
 
 from jobs.api.openai import errors as openai
 from jobs.api.openai.errors import BadRequest
@@ -142,7 +142,9 @@ def install(app: FastAPI) -> None:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
         said = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not for {request.url.path}"}
         detail = said.get(error.status_code, str(error.detail))
-        headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+        headers = error.headers
+        if error.status_code == 405:
+            headers = {"Allow": _allowed(request, headers or {})}
         return rendered(request.url.path, HttpProblem(error.status_code, code, detail, headers))
 
     @app.exception_handler(Exception)
@@ -151,10 +153,16 @@ def install(app: FastAPI) -> None:
         return rendered(request.url.path, HttpProblem(500, "internal_error", "the server failed; its log says why"))
 
 
-def _allowed(request: Request) -> str:
-    """The methods of every route of this path; Starlette names those of the first."""
-    found = (route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE)
-    return ", ".join(sorted({method for route in found for method in getattr(route, "methods", None) or ()}))
+def _allowed(request: Request, told: Mapping[str, str]) -> str:
+    """Every method of this path, as the document has them; Starlette names those of the first route alone."""
+    paths = request.app.openapi()["paths"]
+    methods = {
+        method.upper()
+        for template, item in paths.items()
+        if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template)), request.url.path)
+        for method in item
+    }
+    return ", ".join(sorted(methods)) or told.get("Allow", "")
 
 
 def rendered(

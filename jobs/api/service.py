@@ -6,6 +6,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from jobs.api.access import Access, Caller
+from jobs.api.metrics import Metrics
 from jobs.api.openai.batching import Batching
 from jobs.api.openai.storage import Storage
 from jobs.api.watching import Watching
@@ -29,6 +30,7 @@ class Service:
     def __init__(self, settings: "Settings", store: "Store", client: "Client", access: Access) -> None:
         self.settings, self.store, self.client, self.access = settings, store, client, access
         self.watching = Watching(store.jobs.pulses)
+        self.metrics = Metrics(store)
         self.storage = Storage(settings)
         self.batching = Batching(settings, store, client, self.storage)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jobs.store import backup, checks, migrate, sessions
+from jobs.store import backup, checks, figures, migrate, sessions
 from jobs.store.batches import Batches
 from jobs.store.chunks import Chunks
 from jobs.store.dialect import Database
@@ -80,6 +80,10 @@ class Store:
     def check_room(self) -> None:
         """Raises StoreUnavailable when PostgreSQL's disk is full."""
         checks.room(self._db)
+
+    def figures(self) -> figures.Figures:
+        """Jobs by state and what is ready in each queue, for those who watch a deployment."""
+        return figures.read(self._db)
 
     def backup(self, target: Path) -> None:
         """Copy a SQLite database, in use or not, to a new file. Raises InvalidState, UsageError, OSError."""

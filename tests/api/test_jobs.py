@@ -321,6 +321,7 @@ def test_what_is_not_there_is_a_problem_too(api: Api) -> None:
 
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
     assert (method.status_code, method.json()["code"]) == (405, "method_not_allowed")
+    assert method.headers["allow"] == "GET, POST"
     assert (short.status_code, short.json()["code"]) == (404, "unknown_job")
 
 

@@ -229,6 +229,30 @@ def test_gold_comes_from_what_was_kept_or_from_a_file(tmp_path: Path) -> None:
         golds_of(tmp_path / "none.jsonl", "gold")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("g.jsonl", b'{"custom_id": "a", "gold": 1}\n{"gold', "line 2: unexpected end of data"),
+        ("g.jsonl", b'\n{"gold": 1}\n[1]\n', "line 3: not a JSON object"),
+        ("g.jsonl", b'{"gold": 1}\n\xff\n', "line 2: "),
+        (
+            "g.jsonl",
+            b'{"custom_id": "a", "gold": 1}\n\n{"custom_id": "a", "gold": 2}\n',
+            "line 3: custom_id 'a' is there twice",
+        ),
+        ("g.csv", b"custom_id,gold\na,1\nb,2\na,3\n", "line 4: custom_id 'a' is there twice"),
+        ("g.csv", b"custom_id,gold\na,1\n\xff,2\n", "after line"),
+    ],
+)
+def test_a_bad_line_of_a_gold_file_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+
+    with pytest.raises(InvalidInput) as caught:
+        golds_of(path, "gold")
+    assert said in str(caught.value)
+
+
 def test_the_picture_is_sound_whatever_labels_are_called() -> None:
     some = [labelled("x", "x"), Case("1", {"labels": [{"label": '<b> & "c"', "score": 1.0}]}, "x", 1)]
 
