@@ -52,7 +52,13 @@ def create_app(settings: Settings, store: Store, queue: Queue, *, open_to_all: b
     app.include_router(openai.router)
     app.add_middleware(metrics.Measured, metrics=service.metrics, prefixes=(native.PREFIX, openai.PREFIX))
     streamed = (f"{native.PREFIX}/jobs/upload", f"{openai.PREFIX}/files")
-    app.add_middleware(Gate, hosts=settings.api_hosts, most=settings.max_request_bytes, streamed=streamed)
+    app.add_middleware(
+        Gate,
+        hosts=settings.api_hosts,
+        most=settings.max_request_bytes,
+        streamed=streamed,
+        most_streamed=settings.max_job_bytes,
+    )
 
     @app.get("/metrics", include_in_schema=False)
     def figures(caller: Admin) -> Response:

@@ -13,10 +13,13 @@ REQUEST_ID = b"x-request-id"
 
 class Gate:
     """Refuses requests for other hosts, from other sites, and with bodies of more than `most` bytes, told or not (but
-    for paths whose bodies are `streamed`). Names each request."""
+    for paths whose bodies are `streamed`: there of more than `most_streamed`, where it is told). Names each request."""
 
-    def __init__(self, app: ASGIApp, *, hosts: Collection[str], most: int, streamed: Collection[str]) -> None:
-        self._app, self._hosts, self._most, self._streamed = app, hosts, most, streamed
+    def __init__(
+        self, app: ASGIApp, *, hosts: Collection[str], most: int, streamed: Collection[str], most_streamed: int
+    ) -> None:
+        self._app, self._hosts, self._most = app, hosts, most
+        self._streamed, self._most_streamed = streamed, most_streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -36,10 +39,15 @@ class Gate:
         except HttpProblem as problem:
             await rendered(scope["path"], problem)(scope, receive, named)
             return
-        if scope["path"] in self._streamed:
-            await self._app(scope, receive, named)
+        told = headers.get(b"content-length", "0")
+        if scope["path"] not in self._streamed:
+            await self._limited(scope, receive, named, told=told)
+        elif told.isdigit() and int(told) > self._most_streamed:
+            most = f"{self._most_streamed:,} bytes (setting max_job_bytes)"
+            refusal = HttpProblem(413, "too_large", f"the body has more than {most}", {"Connection": "close"})
+            await rendered(scope["path"], refusal)(scope, receive, named)
         else:
-            await self._limited(scope, receive, named, told=headers.get(b"content-length", "0"))
+            await self._app(scope, receive, named)
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send, *, told: str) -> None:
         read, started, too_large = 0, False, told.isdigit() and int(told) > self._most

@@ -29,7 +29,7 @@ class Service:
 
     def __init__(self, settings: "Settings", store: "Store", client: "Client", access: Access) -> None:
         self.settings, self.store, self.client, self.access = settings, store, client, access
-        self.watching = Watching(store.jobs.pulses)
+        self.watching = Watching(store.jobs.pulses, store.jobs.get)
         self.metrics = Metrics(store)
         self.storage = Storage(settings)
         self.batching = Batching(settings, store, client, self.storage)

@@ -44,10 +44,11 @@ class _Watched:
 
 
 class Watching:
-    """Tells coroutines of one event loop when jobs have changed. `look` reads pulses, in a thread."""
+    """Tells coroutines of one event loop when jobs have changed. `look` reads pulses and `read` a job, in threads."""
 
-    def __init__(self, look: Look) -> None:
-        self._look = look
+    def __init__(self, look: Look, read: Callable[[str], Job]) -> None:
+        self._look, self._read = look, read
+        self._reads: dict[str, asyncio.Task[Job]] = {}
         self._watched: dict[str, _Watched] = {}
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -68,6 +69,16 @@ class Watching:
             watched.waiting -= 1
             if not watched.waiting:
                 self._watched.pop(job_id, None)
+
+    async def job(self, job_id: str) -> Job:
+        """The job as it is now; all who ask while it is being read share the answer: a thousand wake up at once. Raises
+        UnknownJob, StoreUnavailable."""
+        task = self._reads.get(job_id)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(run_sync(self._read, job_id))
+            self._reads[job_id] = task
+            task.add_done_callback(lambda done: self._reads.pop(job_id, None))
+        return await asyncio.shield(task)
 
     async def close(self) -> None:
         """Look no more."""

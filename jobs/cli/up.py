@@ -50,13 +50,15 @@ def up(port: int | None) -> None:
 
 def _api(settings: "Settings", opened: "Store") -> "ApiServer | None":
     """The HTTP API, where it is installed."""
-    from jobs.api.server import ApiNotInstalled, ApiServer
+    from jobs.api.server import ApiNotInstalled, ApiServer, spool_in
     from jobs.queue import Queue
 
     try:
-        return ApiServer(settings, opened, Queue(settings))
+        server = ApiServer(settings, opened, Queue(settings))
     except ApiNotInstalled:
         return None
+    spool_in(settings.home)
+    return server
 
 
 def _start(machine: "Mill", settings: "Settings") -> None:

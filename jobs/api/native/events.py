@@ -6,7 +6,6 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from jobs.api.access import Caller
 from jobs.api.problems import documented
 from jobs.api.service import Reader, Serves, Service
 from jobs.api.watching import pulse_of
@@ -31,10 +30,10 @@ async def events(job_id: str, service: Serves, caller: Reader) -> StreamingRespo
     """An event `job` with the whole job for each change, at once for how it is now; `end` when it has ended."""
     job = await run_sync(service.job, caller, job_id)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_changes(service, caller, job), media_type=STREAM, headers=headers)
+    return StreamingResponse(_changes(service, job), media_type=STREAM, headers=headers)
 
 
-async def _changes(service: Service, caller: Caller, job: Job) -> AsyncIterator[bytes]:
+async def _changes(service: Service, job: Job) -> AsyncIterator[bytes]:
     seen: Pulse | None = None
     while True:
         if (now := pulse_of(job)) != seen:
@@ -47,7 +46,7 @@ async def _changes(service: Service, caller: Caller, job: Job) -> AsyncIterator[
             yield b": alive\n\n"
             continue
         try:
-            job = await run_sync(service.job, caller, job.id)
+            job = await service.watching.job(job.id)
         except UnknownJob:
             yield _event("end", '{"state":"deleted"}')
             return

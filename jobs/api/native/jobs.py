@@ -86,8 +86,8 @@ async def look(
 ) -> Response:
     """The job. With `wait`: as soon as it differs from the ETag given, or without one, as soon as it has ended."""
     until = asyncio.get_running_loop().time() + wait
+    job = await run_sync(service.job, caller, job_id)
     while True:
-        job = await run_sync(service.job, caller, job_id)
         tag = etag(job)
         left = until - asyncio.get_running_loop().time()
         new = tag not in _tags(if_none_match) if if_none_match else job.state.final
@@ -95,6 +95,7 @@ async def look(
             break
         if job.state.final or not await service.watching.changed(job_id, pulse_of(job), left):
             until = 0.0  # nothing changes any more, or not in time: one last look
+        job = await service.watching.job(job_id)
     headers = {"ETag": tag}
     if if_none_match and not new:
         return Response(status_code=304, headers=headers)

@@ -10,6 +10,7 @@ import orjson
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime, ValidationError
+from starlette.requests import ClientDisconnect
 
 from jobs import corpus
 from jobs.api.access import Caller
@@ -70,12 +71,15 @@ async def upload(
     )
     with _spooled(service.settings.home) as file:
         size = 0
-        async for piece in request.stream():
-            size += len(piece)
-            if size > service.settings.max_job_bytes:
-                most = f"{service.settings.max_job_bytes:,} bytes (setting max_job_bytes)"
-                raise HttpProblem(413, "too_large", f"the body has more than {most}")
-            await run_sync(file.write, piece)
+        try:
+            async for piece in request.stream():
+                size += len(piece)
+                if size > service.settings.max_job_bytes:
+                    most = f"{service.settings.max_job_bytes:,} bytes (setting max_job_bytes)"
+                    raise HttpProblem(413, "too_large", f"the body has more than {most}")
+                await run_sync(file.write, piece)
+        except ClientDisconnect as error:
+            raise HttpProblem(400, "incomplete", "the body ended before its end") from error
         await run_sync(file.flush)
         fields = (text_field, id_field)
         return await run_sync(_submit, service, caller, wanted, file.name, form, fields, idempotency_key)
