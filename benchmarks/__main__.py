@@ -14,6 +14,7 @@ ALL = (
     "leases",
     "optional_engines",
     "search",
+    "api",
 )
 
 if __name__ == "__main__":

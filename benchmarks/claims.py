@@ -42,13 +42,14 @@ def fill(url: str, jobs: int) -> float:
     return time.perf_counter() - start
 
 
-def create(url: str, low: int, high: int) -> None:
-    lines = b"\n".join(b'{"text": "a"}' for _ in range(CHUNKS))
-    chunks = tuple(NewChunk(seq, seq + 1, COST) for seq in range(CHUNKS))
-    block = NewBlock(0, CHUNKS, "jsonl+zlib", sha256(lines).digest(), compress(lines), chunks)
+def create(url: str, low: int, high: int, tenant: str | None = None, n_chunks: int = CHUNKS) -> None:
+    """Jobs of these numbers, each of so many chunks of one item; by default of 50 tenants in turn."""
+    lines = b"\n".join(b'{"text": "a"}' for _ in range(n_chunks))
+    chunks = tuple(NewChunk(seq, seq + 1, COST) for seq in range(n_chunks))
+    block = NewBlock(0, n_chunks, "jsonl+zlib", sha256(lines).digest(), compress(lines), chunks)
     store = Store.open(url)
     for number in range(low, high):
-        spec = JobSpec(task="classify", model=f"model-{number % 4}", tenant=f"tenant-{number % 50}")
+        spec = JobSpec(task="classify", model=f"model-{number % 4}", tenant=tenant or f"tenant-{number % 50}")
         job, _ = store.jobs.create(spec, request_hash=number.to_bytes(32, "big"))
         store.jobs.append(job.id, [block])
         store.jobs.seal(job.id)
