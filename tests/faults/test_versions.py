@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from jobs.endings import UNFIT
@@ -22,7 +23,7 @@ from tests.servers import Postgres
 pytestmark = pytest.mark.servers
 
 ROOT = Path(__file__).parents[2]
-BEFORE = "0002"
+BEFORE = str(ScriptDirectory.from_config(migrate.config()).get_revision(migrate.HEAD).down_revision)
 """The revision before the newest."""
 NEXT = ("ALTER TABLE chunks ADD COLUMN later_on text", "ALTER TABLE jobs ADD COLUMN later_on text")
 """What a migration of the next version may do while this one's workers run."""
