@@ -27,7 +27,8 @@ class Models:
 
     def put(self, spec: ModelSpec) -> None:
         """Add the entry, or replace the one of its name."""
-        values = {"spec": spec.model_dump(mode="json")}
+        # Without what is as ever: a worker of the version before, which knows fewer fields, still reads it.
+        values = {"spec": spec.model_dump(mode="json", exclude_defaults=True)}
         row = self._db.insert(models).values(name=spec.name, **values)
 
         def work(connection: Connection) -> None:

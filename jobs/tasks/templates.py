@@ -6,7 +6,16 @@ from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 ANSWER = "answer"
@@ -38,6 +47,13 @@ class Template(BaseModel):
             if missing := {"text", ANSWER} - example.keys():
                 raise ValueError(f"example {number} has no {' and no '.join(sorted(missing))}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _shortest(self, dumped: SerializerFunctionWrapHandler) -> Any:
+        """Its text alone where that is all there is: what versions before tables could be written still read."""
+        plain = self.system is None and not self.examples
+        unnamed = self.version == _hashed({"text": self.text, "system": None, "examples": ()})
+        return self.text if plain and unnamed else dumped(self)
 
     @cached_property
     def placeholders(self) -> frozenset[str]:

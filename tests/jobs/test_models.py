@@ -1,6 +1,7 @@
 """The registry: which folders become models of which tasks, and which are refused before a weight is opened."""
 
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -405,6 +406,21 @@ def test_a_models_file_declares_prompts_with_versions_and_examples(registry: Reg
         "2",
         ({"text": "a", "answer": "b"},),
     )
+
+
+def test_what_is_as_ever_is_not_stored_so_that_older_workers_read_it(
+    registry: Registry, make_model: MakeModel, sqlite_url: str
+) -> None:
+    prompted(registry, make_model("LlamaForCausalLM", name="chat"), 'prompts.summarize = "Short: {text}"')
+
+    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
+        ((stored,),) = connection.execute("SELECT spec FROM models")
+    connection.close()
+
+    spec = orjson.loads(stored)
+    assert spec["prompts"] == {"summarize": "Short: {text}"}
+    assert {"encoder", "adapter", "remote"} & spec.keys() == set()
+    assert ModelSpec.model_validate(spec) == registry.get("mine")
 
 
 def test_a_version_of_a_prompt_says_one_thing_for_ever(registry: Registry, make_model: MakeModel) -> None:
