@@ -1,13 +1,16 @@
 """`textmill keys`: who may use the HTTP API."""
 
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import click
 
 from jobs.cli.group import InOrder
 from jobs.cli.session import store
 from jobs.cli.table import table
-from jobs.schemas import Key
+
+if TYPE_CHECKING:
+    from jobs.schemas import Key
 
 
 @click.group(cls=InOrder)
@@ -53,7 +56,7 @@ def revoke(key: str) -> None:
     click.echo(f"{revoked.id} ({revoked.name}) is revoked")
 
 
-def _state(key: Key) -> str:
+def _state(key: "Key") -> str:
     if key.revoked_at is not None:
         return f"revoked {key.revoked_at:%F}"
     if key.expires_at is None:

@@ -114,7 +114,7 @@ def test_every_parameter_of_a_task_is_explained(call: Call, name: str) -> None:
     [
         ("classify", "labels: list of {label: string, score: number}\n"),
         ("classify", "labels: list of string, 2 to 1000\n"),
-        ("embed", "embedding: list of number\n"),
+        ("embed", "embedding: list of number or list of list of number\n"),
         ("generate", "generations: list of {generated_text: string, finish_reason: stop | length}\n"),
         ("generate", "messages: list of {role: system | user | assistant, content: string}, 1 to 10000\n"),
         ("generate", "max_new_tokens (also max_tokens, max_length): integer, 1 to 1000000\n"),
