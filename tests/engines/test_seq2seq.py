@@ -30,6 +30,10 @@ MULTILINGUAL = {
 }
 
 
+TIE = 1e-4
+"""Scores of beams are mean log-probabilities; of random weights the best two are some 1e-3 apart."""
+
+
 def reference(name: str, tiny: Tiny) -> tuple[Any, Any]:
     path = tiny(name).path
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32).eval()
@@ -43,19 +47,31 @@ def reference(name: str, tiny: Tiny) -> tuple[Any, Any]:
     ids=str,
 )
 def test_a_batch_writes_what_transformers_writes_alone(name: str, wishes: dict[str, Any], tiny: Tiny, ask: Ask) -> None:
-    model, tokenizer = reference(name, tiny)
-    expected = []
-    for text in TEXTS:
-        made = model.generate(**tokenizer(text, return_tensors="pt"), max_new_tokens=10, **wishes)
-        expected.append(_text(tokenizer, made[0, 1:].tolist()))
-
-    subject = ask(name)
+    subject, (model, tokenizer) = ask(name), reference(name, tiny)
     requests = [Generate(source=text, sampling=Sampling(max_new_tokens=10, **wishes)) for text in TEXTS]
+
     together, alone = subject(*requests), subject.one_by_one(*requests)
 
     assert together == alone
-    assert texts_of(together) == expected
-    assert len(set(expected)) > 2
+    assert len(set(texts_of(together))) > 2
+    for text, written in zip(TEXTS, texts_of(together), strict=True):
+        asked = tokenizer(text, return_tensors="pt")
+        made = model.generate(**asked, max_new_tokens=10, **wishes)
+        if written != _text(tokenizer, made[0, 1:].tolist()):
+            assert written in _tied(model, tokenizer, asked, wishes)
+
+
+def _tied(model: Any, tokenizer: Any, asked: Any, wishes: dict[str, Any]) -> list[str]:
+    """What a beam search finds as good as its best: vocabularies are trained anew for each run, and now and then two
+    beams of random weights are closer than what a sum in another order makes of them."""
+    beams = wishes.get("num_beams") or model.generation_config.num_beams or 1
+    if beams == 1:
+        return []
+    more = {"num_return_sequences": beams, "output_scores": True, "return_dict_in_generate": True}
+    made = model.generate(**asked, max_new_tokens=10, **wishes, **more)
+    scores = made.sequences_scores.tolist()
+    close = [row for row, score in zip(made.sequences, scores, strict=True) if scores[0] - score < TIE]
+    return [_text(tokenizer, row[1:].tolist()) for row in close]
 
 
 @pytest.mark.parametrize("name", list(MULTILINGUAL))
