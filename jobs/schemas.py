@@ -21,6 +21,11 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 MOST_LABELS, MOST_KEPT = 64, 64
 
 
+QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+JobLabels = Annotated[dict[Name, Annotated[str, StringConstraints(max_length=1024)]], Field(max_length=MOST_LABELS)]
+KeptFields = Annotated[tuple[Name, ...], AfterValidator(_once_each), Field(max_length=MOST_KEPT)]
+
+
 class Frozen(BaseModel):
     """A value: immutable, and strict about names it does not know."""
 
@@ -44,16 +49,14 @@ class JobSpec(Frozen):
     task: Name
     model: Name
     params: dict[str, Any] = Field(default_factory=dict)
-    queue: str = Field(default="default", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    queue: QueueName = "default"
     tenant: str = Field(default="default", min_length=1, max_length=128)
     priority: int = Field(default=0, ge=-100, le=100)
     """Higher is claimed first."""
     weight: float = Field(default=1.0, gt=0, le=1000)
     """A job of weight 3 gets three times the work of a job of weight 1 beside it."""
-    labels: dict[Name, Annotated[str, StringConstraints(max_length=1024)]] = Field(
-        default_factory=dict, max_length=MOST_LABELS
-    )
-    keep: Annotated[tuple[Name, ...], AfterValidator(_once_each), Field(max_length=MOST_KEPT)] = ()
+    labels: JobLabels = Field(default_factory=dict)
+    keep: KeptFields = ()
     """Item fields that come back, untouched, under `kept`."""
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=256)
     deadline_at: datetime | None = None

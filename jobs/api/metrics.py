@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from jobs.upkeep import LIVE_S
+
 if TYPE_CHECKING:
     from jobs.store import Store
     from jobs.store.figures import Figures
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
 KEPT_S = 5.0
 """How long figures out of the database serve: several scrapers cost one query."""
-LIVE_S = 60.0
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 LOADS = {

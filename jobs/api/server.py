@@ -3,9 +3,7 @@
 import errno
 import logging
 import socket
-import tempfile
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.errors import InvalidSettings, TextmillError
@@ -80,14 +78,6 @@ class ApiServer:
             self._server.should_exit = True
             self._thread.join(GRACE_S * 2)
         self._socket.close()
-
-
-def spool_in(home: Path) -> None:
-    """Have this process keep temporary files, such as uploads while they arrive, beside the database: on the disk that
-    is looked after, and not in a /tmp that may be memory."""
-    spool = home / "uploads"
-    spool.mkdir(parents=True, exist_ok=True, mode=0o700)
-    tempfile.tempdir = str(spool)
 
 
 def _bound(settings: "Settings") -> socket.socket:

@@ -13,7 +13,8 @@ from jobs.cli.session import registry, store
 def api(host: str | None, port: int | None) -> None:
     """Serve the HTTP API in the foreground, until SIGTERM or Ctrl-C. On loopback without keys as long as there is
     none; elsewhere only with keys: `textmill keys create NAME`."""
-    from jobs.api.server import ApiServer, spool_in
+    from jobs.api.server import ApiServer
+    from jobs.api.spool import spool_all_in
     from jobs.queue import Queue
     from jobs.settings import load_settings
 
@@ -25,7 +26,7 @@ def api(host: str | None, port: int | None) -> None:
     with store(settings) as opened:
         opened.check_schema()
         registry(opened, settings)
-        spool_in(settings.home)
+        spool_all_in(settings.home)
         queue = Queue(settings)
         try:
             server = ApiServer(settings, opened, queue)

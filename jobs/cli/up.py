@@ -50,14 +50,15 @@ def up(port: int | None) -> None:
 
 def _api(settings: "Settings", opened: "Store") -> "ApiServer | None":
     """The HTTP API, where it is installed."""
-    from jobs.api.server import ApiNotInstalled, ApiServer, spool_in
+    from jobs.api.server import ApiNotInstalled, ApiServer
+    from jobs.api.spool import spool_all_in
     from jobs.queue import Queue
 
     try:
         server = ApiServer(settings, opened, Queue(settings))
     except ApiNotInstalled:
         return None
-    spool_in(settings.home)
+    spool_all_in(settings.home)
     return server
 
 

@@ -274,6 +274,8 @@ files = Table(
     CheckConstraint("bytes >= 0", name="bytes"),
 )
 Index("ix_files_tenant", files.c.tenant, files.c.id)
+_TIMED = text("expires_at IS NOT NULL")
+Index("ix_files_expires", files.c.expires_at, postgresql_where=_TIMED, sqlite_where=_TIMED)
 
 batches = Table(
     "batches",

@@ -1,6 +1,7 @@
 """How a task's text is put to a model that is instructed in words: templates, chat messages, plain prompts."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import TypedDict
 
 from jobs.errors import ItemError, ItemErrorCode
@@ -50,7 +51,7 @@ def template_for(
 ) -> Template:
     """The template in force. Raises ItemError when the model has none."""
     if override:
-        return Template(text=override)
+        return _worded(override)
     if declared := codec.prompts.get(task):
         return declared
     if codec.kind == "seq2seq":
@@ -61,7 +62,13 @@ def template_for(
             ItemErrorCode.INVALID_ITEM,
             f"the model has no chat template and no prompt for {task}; declare one in the registry (prompts.{task})",
         )
-    return Template(text=own)
+    return _worded(own)
+
+
+@lru_cache(maxsize=256)
+def _worded(text: str) -> Template:
+    """The same for every item of a job: making one costs more than filling it."""
+    return Template(text=text)
 
 
 def lead(template: Template, values: Mapping[str, str]) -> str:

@@ -62,7 +62,11 @@ class Template(BaseModel):
 
     def filled(self, values: Mapping[str, str]) -> str:
         """What is said about one document."""
-        return fill(self.text if "text" in names(self.text) else f"{self.text}\n\n{{text}}", values)
+        return fill(self._whole, values)
+
+    @cached_property
+    def _whole(self) -> str:
+        return self.text if "text" in names(self.text) else f"{self.text}\n\n{{text}}"
 
 
 def _wrapped(given: Any) -> Any:

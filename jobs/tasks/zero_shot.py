@@ -142,7 +142,7 @@ def _filters(params: ZeroShotParams, codec: Codec) -> bool:
     return able and params.prefilter is not None and params.prefilter < len(params.labels or ())
 
 
-def _judge(text: str, windows_: Sequence[str], outcomes: Sequence[Outcome], params: ZeroShotParams) -> More:
+def _judge(text: str, texts: Sequence[str], outcomes: Sequence[Outcome], params: ZeroShotParams) -> More:
     """Ask about the likeliest labels, for every window; about all of them where the text is audited."""
     rows = [outcome.similarities for outcome in outcomes if isinstance(outcome, Compared)]
     likeness = [sum(column) for column in zip(*rows, strict=True)]
@@ -151,7 +151,7 @@ def _judge(text: str, windows_: Sequence[str], outcomes: Sequence[Outcome], para
     audited = zlib.crc32(text.encode("utf-8", "surrogatepass")) < params.prefilter_audit * 2**32
     judged = tuple(range(len(order))) if audited else kept
     hypotheses = params.hypotheses
-    requests: list[Request] = [Classify(window, hypotheses[at]) for window in windows_ for at in judged]
+    requests: list[Request] = [Classify(window, hypotheses[at]) for window in texts for at in judged]
     return More(requests, state=_Judging(kept, judged, order))
 
 

@@ -25,6 +25,8 @@ def upgrade() -> None:
         sa.CheckConstraint("bytes >= 0", name="ck_files_bytes"),
     )
     op.create_index("ix_files_tenant", "files", ["tenant", "id"])
+    timed = sa.text("expires_at IS NOT NULL")
+    op.create_index("ix_files_expires", "files", ["expires_at"], postgresql_where=timed, sqlite_where=timed)
     op.create_table(
         "batches",
         sa.Column("id", sa.Text(), nullable=False),

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -14,8 +15,10 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from jobs.store import Store
+from jobs.store.values import Save
 from tests.api.conftest import Connect, Serve
 from tests.corpora import model
+from tests.rows import ok
 from tests.worker.conftest import MakeShift
 
 Work = Callable[[], None]
@@ -268,6 +271,45 @@ def test_embeddings_of_several_texts_a_line_stay_together(ai: OpenAI, work: Work
     assert len(one["data"][0]["embedding"]) == 4
 
 
+def test_a_line_of_which_some_inputs_were_not_run_is_not_run(ai: OpenAI, store: Store) -> None:
+    body = {"model": "fake", "input": [f"text {n}" for n in range(300)]}
+    whole = line("whole", body | {"input": ["one", "two"]}, "/v1/embeddings")
+    batch = begun(ai, whole + line("half", body, "/v1/embeddings"), "/v1/embeddings")
+    (claim,) = store.chunks.claim(worker_id="w", queue="default", cost=1, items=1, loaded=())
+    name = {0: "whole\x1f0/2", 1: "whole\x1f1/2"}
+    rows = [
+        ok(seq, custom_id=name.get(seq, f"half\x1f{seq - 2}/300"), output=None, vector=b"\0" * 8)
+        for seq in range(claim.seq_lo, claim.seq_hi)
+    ]
+    store.chunks.save([Save(claim.chunk_id, claim.token, rows, True)])
+
+    cancelled = ai.batches.cancel(batch.id)
+
+    done, failed = content(ai, cancelled.output_file_id), content(ai, cancelled.error_file_id)
+    assert done.keys() == {"whole"}
+    assert len(done["whole"]["response"]["body"]["data"]) == 2
+    assert failed.keys() == {"half"}
+    assert failed["half"]["error"]["code"] == "batch_cancelled"
+
+
+def test_a_file_is_gone_from_the_disk_when_its_time_is_over(ai: OpenAI, store: Store, tmp_path: Path) -> None:
+    file = ai.files.create(file=("a", b"x"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600})
+    kept = upload(ai, b"y")
+    store._db.write(
+        lambda connection: connection.exec_driver_sql(
+            f"UPDATE files SET expires_at = created_at WHERE id = '{file.id}'"
+        )
+    )
+
+    deadline = time.monotonic() + 20
+    while [each.name for each in (tmp_path / "home" / "files").iterdir()] != [kept]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with pytest.raises(openai.NotFoundError):
+        ai.files.retrieve(file.id)
+    assert store.files.expired(10) == []
+
+
 def test_any_task_runs_as_a_batch(ai: OpenAI, work: Work) -> None:
     body = {"model": "fake", "input": {"text": "good"}, "parameters": {"top_k": 1}}
     batch = begun(ai, line("a", body, NLP) + line("b", {"model": "fake", "input": "bad"}, NLP), NLP)
@@ -318,7 +360,6 @@ def test_a_model_that_does_not_load_is_a_server_error(ai: OpenAI, store: Store, 
 
 def test_keys_and_tenants_hold_here_too(sdk: Sdk, store: Store) -> None:
     (_, ours), (_, theirs) = (store.keys.create(tenant, "test", ["submit"]) for tenant in ("ours", "theirs"))
-    time.sleep(0)
     mine, other = sdk(ours, max_retries=0), sdk(theirs, max_retries=0)
     file_id = upload(mine, line("a", chat("a")))
     batch = mine.batches.create(input_file_id=file_id, endpoint=CHAT, completion_window="24h")

@@ -8,9 +8,7 @@ from jobs.api.service import Admin, Reader, Serves
 from jobs.errors import UnknownModel, UnknownTask
 from jobs.models import ModelSpec
 from jobs.tasks import AnyTask, all_tasks, find
-
-LIVE_S = 60.0
-"""A worker that reported within this time counts as live."""
+from jobs.upkeep import LIVE_S
 
 router = APIRouter(tags=["catalog"])
 

@@ -91,7 +91,7 @@ async def look(
         tag = etag(job)
         left = until - asyncio.get_running_loop().time()
         new = tag not in _tags(if_none_match) if if_none_match else job.state.final
-        if new or left <= 0 or (job.state.final and not wait):
+        if new or left <= 0:
             break
         if job.state.final or not await service.watching.changed(job_id, pulse_of(job), left):
             until = 0.0  # nothing changes any more, or not in time: one last look

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import takewhile
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
@@ -67,13 +67,9 @@ def _page(service: Service, job: Job, after: int, limit: int, status: str | None
         rows = service.store.results.rows_after(job.id, after=after, limit=limit, status=status)
         return rows, rows[-1].seq if rows else after
     found = service.store.results.rows_after(job.id, after=after, limit=limit)
-    whole = [row for row, seq in takewhile(lambda pair: pair[0].seq == pair[1], zip(found, _from(after), strict=False))]
+    whole = [row for _, row in takewhile(lambda pair: pair[0] == pair[1].seq, enumerate(found, after + 1))]
     last = whole[-1].seq if whole else after
     return [row for row in whole if status is None or row.status == status], last
-
-
-def _from(after: int) -> Any:
-    return range(after + 1, 2**63)
 
 
 def _lines(service: Service, job: Job, after: int, status: str | None) -> Iterator[bytes]:

@@ -1,14 +1,13 @@
 """What callers send to the native API, and what comes back beside jobs and results."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from jobs.intake import Loaded
-from jobs.schemas import MOST_KEPT, MOST_LABELS, Frozen, Job, Key, Name, Scope
+from jobs.intake import Loaded, OnInvalid
+from jobs.schemas import Frozen, Job, JobLabels, KeptFields, Key, Name, QueueName, Scope
 
-OnInvalid = Literal["reject", "skip"]
 MOST_JOBS, MOST_RESULTS = 100, 10_000
 
 
@@ -25,11 +24,9 @@ class Wanted(BaseModel):
     """The task's params; unknown ones are errors."""
     priority: int = Field(default=0, ge=-100, le=100)
     """Higher is claimed first. Above 0 only with an admin's key."""
-    queue: str = Field(default="default", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    labels: dict[Name, Annotated[str, StringConstraints(max_length=1024)]] = Field(
-        default_factory=dict, max_length=MOST_LABELS
-    )
-    keep: tuple[Name, ...] = Field(default=(), max_length=MOST_KEPT)
+    queue: QueueName = "default"
+    labels: JobLabels = Field(default_factory=dict)
+    keep: KeptFields = ()
     """Item fields that come back, untouched, under `kept`."""
     deadline_at: AwareDatetime | None = None
     """The job expires at this time if it has not finished."""

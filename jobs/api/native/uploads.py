@@ -15,9 +15,12 @@ from starlette.requests import ClientDisconnect
 from jobs import corpus
 from jobs.api.access import Caller
 from jobs.api.native.jobs import IdempotencyKey, Labels, named, submit
-from jobs.api.native.shapes import OnInvalid, Submitted, Wanted
+from jobs.api.native.shapes import Submitted, Wanted
 from jobs.api.problems import HttpProblem, documented
 from jobs.api.service import Serves, Service, Submitter
+from jobs.api.spool import spool
+from jobs.intake import OnInvalid
+from jobs.schemas import QueueName
 from jobs.tasks import find
 
 FORMATS = {"application/x-ndjson": "jsonl", "application/jsonl": "jsonl", "text/csv": "csv", "text/plain": "text"}
@@ -43,7 +46,7 @@ async def upload(
     task: Annotated[str, Query(min_length=1, max_length=256)],
     model: Annotated[str | None, Query(min_length=1, max_length=256)] = None,
     params: Annotated[str, Query(description="As a JSON object.")] = "{}",
-    queue: Annotated[str, Query(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "default",
+    queue: QueueName = "default",
     label: Labels = None,
     keep: Annotated[list[str] | None, Query(max_length=64)] = None,
     priority: Annotated[int, Query(ge=-100, le=100)] = 0,
@@ -57,13 +60,12 @@ async def upload(
     form = FORMATS.get(request.headers.get("content-type", "").partition(";")[0].strip().lower())
     if form is None:
         raise HttpProblem(415, "unsupported_media_type", f"the Content-Type is one of: {', '.join(FORMATS)}")
-    labels = named(label)
     wanted = _wanted(
         task=task,
         model=model,
         params=_parsed(params),
         queue=queue,
-        labels=labels,
+        labels=named(label),
         keep=keep or (),
         priority=priority,
         deadline_at=deadline_at,
@@ -128,7 +130,5 @@ def _wanted(**fields: Any) -> Wanted:
 @contextmanager
 def _spooled(home: Path) -> Iterator[BinaryIO]:
     """A file that is gone afterwards, beside the database: that disk is the one that is looked after."""
-    folder = home / "uploads"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="body-", buffering=BUFFER_BYTES) as file:
+    with tempfile.NamedTemporaryFile(dir=spool(home), prefix="body-", buffering=BUFFER_BYTES) as file:
         yield file  # type: ignore[misc]

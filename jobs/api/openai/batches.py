@@ -14,6 +14,7 @@ from jobs.api.access import Caller
 from jobs.api.openai.endpoints import endpoint
 from jobs.api.openai.errors import BadRequest
 from jobs.api.openai.lines import error_lines, output_lines
+from jobs.api.openai.paging import page
 from jobs.api.service import Reader, Serves, Service, Submitter
 from jobs.errors import UnknownFile, UnknownJob
 from jobs.schemas import Job
@@ -111,9 +112,7 @@ def index(
     after: str | None = None,
 ) -> dict[str, Any]:
     rows = service.store.batches.list(caller.tenant, limit=limit + 1, after=after)
-    data = [_shown(service, row) for row in rows[:limit]]
-    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-    return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": len(rows) > limit}
+    return page([_shown(service, row) for row in rows[:limit]], more=len(rows) > limit)
 
 
 @router.get("/{batch_id}")

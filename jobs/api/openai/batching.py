@@ -14,6 +14,7 @@ from jobs.errors import (
     InvalidState,
     Problem,
     StoreUnavailable,
+    UnknownFile,
     UnknownModel,
     UsageError,
 )
@@ -35,8 +36,8 @@ log = logging.getLogger("textmill.api")
 
 
 class Batching:
-    """Makes jobs of the batches that wait. Two servers at it cost time and nothing else: the batch's id is the job's
-    idempotency key."""
+    """Makes jobs of the batches that wait, and takes away files whose time is over. Two servers at it cost time and
+    nothing else: the batch's id is the job's idempotency key."""
 
     def __init__(self, settings: "Settings", store: "Store", client: "Client", storage: "Storage") -> None:
         self._settings, self._store, self._client, self._storage = settings, store, client, storage
@@ -67,6 +68,7 @@ class Batching:
             try:
                 for batch in await run_sync(self._store.batches.waiting, AT_ONCE):
                     await run_sync(self.begin, batch)
+                await run_sync(self._forget)
             except StoreUnavailable as error:
                 log.warning("batches wait: %s", error)
             except Exception:
@@ -90,6 +92,12 @@ class Batching:
         if not self._store.batches.began(batch.id, job_id) and self._store.batches.get(batch.id).cancelled_at:
             with suppress(InvalidState):
                 self._store.jobs.cancel(job_id)
+
+    def _forget(self) -> None:
+        for file in self._store.files.expired(AT_ONCE):
+            self._storage.delete(file.id)
+            with suppress(UnknownFile):  # another server was quicker
+                self._store.files.delete(file.id, file.tenant)
 
     def _submit(self, batch: BatchRow) -> str:
         file = self._store.files.get(batch.input_file_id, batch.tenant)

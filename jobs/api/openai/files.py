@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from jobs.api.openai.batches import Output, output_file
 from jobs.api.openai.errors import BadRequest
+from jobs.api.openai.paging import page
 from jobs.api.service import Reader, Serves, Service, Submitter
 from jobs.store.files import FileRow, new_file_id
 
@@ -82,12 +83,6 @@ def delete(file_id: str, service: Serves, caller: Submitter) -> dict[str, Any]:
     service.store.files.delete(file_id, caller.tenant)
     service.storage.delete(file_id)
     return {"id": file_id, "object": "file", "deleted": True}
-
-
-def page(data: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
-    """A list page as the SDK pages through it."""
-    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-    return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more}
 
 
 def _pieces(service: Service, row: FileRow) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jobs.store import Store
 
 PART = "\x1f"
-"""In the `custom_id` of an item, what stands between that of its line and its place among the line's inputs."""
+"""In the `custom_id` of an item, what stands between that of its line and its place among the line's inputs: `2/7`."""
 LONGEST_ID = 490
 """Characters of a line's `custom_id`: those of an item less room for its place."""
 STATUS = {"poison": 500, "chunk_error": 500, "model_error": 500}
@@ -66,7 +66,7 @@ class BatchSource:
             yield number, Problem(number, error.code, where + error.message)
             return
         for at, item in enumerate(call.items):
-            own = name if len(call.items) == 1 else f"{name}{PART}{at}"
+            own = name if len(call.items) == 1 else f"{name}{PART}{at}/{len(call.items)}"
             yield number, orjson.dumps({**item, "custom_id": own})
 
     def _read(self, line: bytes) -> tuple[str, Call]:
@@ -118,7 +118,7 @@ def error_lines(store: "Store", job: Job) -> Iterator[bytes]:
         if seq == following:
             following = next(done, None)
             continue
-        name = custom_id(seq, line).partition(PART)[0]
+        name = _name(custom_id(seq, line))
         if name != told:
             told = name
             error = {"code": code, "message": f"This request was not run: {job.error or code.replace('_', ' ')}."}
@@ -132,15 +132,26 @@ def about_now(job: Job, *, base64: bool) -> Answering:
 
 def _answered(store: "Store", job: Job) -> Iterator[tuple[str, list[Result]]]:
     """The results of each line of which all inputs have one, by the line's `custom_id`."""
-    results = (result for page in _pages(store, job) for result in page)
-    for name, group in groupby(results, key=lambda result: result.custom_id.partition(PART)[0]):
-        yield name, list(group)
+    for name, group in groupby(_results(store, job), key=lambda result: _name(result.custom_id)):
+        if len(found := list(group)) == _inputs(found[0].custom_id):
+            yield name, found
 
 
-def _pages(store: "Store", job: Job) -> Iterator[list[Result]]:
+def _name(custom_id: str) -> str:
+    """That of the line."""
+    return custom_id.partition(PART)[0]
+
+
+def _inputs(custom_id: str) -> int:
+    """How many inputs the item's line has."""
+    _, parted, place = custom_id.partition(PART)
+    return int(place.partition("/")[2]) if parted else 1
+
+
+def _results(store: "Store", job: Job) -> Iterator[Result]:
     after = -1
     while rows := store.results.rows_after(job.id, after=after):
-        yield results_of(rows)
+        yield from results_of(rows)
         after = rows[-1].seq
 
 

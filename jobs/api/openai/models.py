@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from jobs.api.openai.paging import page
 from jobs.api.service import Reader, Serves
 
 router = APIRouter(prefix="/models")
@@ -11,7 +12,7 @@ router = APIRouter(prefix="/models")
 
 @router.get("")
 def index(service: Serves, caller: Reader) -> dict[str, Any]:
-    return {"object": "list", "data": [_shown(spec.name) for spec in service.client.registry.list()]}
+    return page([_shown(spec.name) for spec in service.client.registry.list()])
 
 
 @router.get("/{name:path}")
