@@ -5,13 +5,13 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from anyio.to_thread import current_default_thread_limiter
-from fastapi import FastAPI, Response
+from fastapi import FastAPI
 
-from jobs.api import metrics, native, problems
+from jobs.api import metrics, native, problems, root
 from jobs.api.access import Access
 from jobs.api.gate import Gate
 from jobs.api.openai import routes as openai
-from jobs.api.service import Admin, Service
+from jobs.api.service import Service
 from jobs.client import Client
 from jobs.queue import Queue
 from jobs.settings import Settings
@@ -50,6 +50,7 @@ def create_app(settings: Settings, store: Store, queue: Queue, *, open_to_all: b
     problems.install(app)
     app.include_router(native.router)
     app.include_router(openai.router)
+    app.include_router(root.router)
     app.add_middleware(metrics.Measured, metrics=service.metrics, prefixes=(native.PREFIX, openai.PREFIX))
     streamed = (f"{native.PREFIX}/jobs/upload", f"{openai.PREFIX}/files")
     app.add_middleware(
@@ -59,18 +60,5 @@ def create_app(settings: Settings, store: Store, queue: Queue, *, open_to_all: b
         streamed=streamed,
         most_streamed=settings.max_job_bytes,
     )
-
-    @app.get("/metrics", include_in_schema=False)
-    def figures(caller: Admin) -> Response:
-        return Response(service.metrics.text(), media_type=metrics.TYPE)  # of all tenants, so for admins
-
-    @app.get("/health/live", include_in_schema=False)
-    async def live() -> dict[str, str]:
-        return {"status": "live"}
-
-    @app.get("/health/ready", include_in_schema=False)
-    def ready() -> dict[str, str]:
-        store.check_schema()
-        return {"status": "ready"}
 
     return app

@@ -1,9 +1,8 @@
 """`textmill api`: the HTTP API as a service of its own."""
 
-import logging
-
 import click
 
+from jobs.cli.log import log_to_stderr
 from jobs.cli.session import registry, store
 
 
@@ -20,9 +19,7 @@ def api(host: str | None, port: int | None) -> None:
 
     given = {"api_host": host, "api_port": port}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    log_to_stderr(settings)
     with store(settings) as opened:
         opened.check_schema()
         registry(opened, settings)

@@ -1,7 +1,6 @@
 """`textmill worker`, `textmill upkeep` and `textmill health`: the parts of a deployment, and how they are."""
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -10,6 +9,7 @@ from typing import Literal
 
 import click
 
+from jobs.cli.log import log_to_stderr
 from jobs.cli.options import as_json
 from jobs.cli.params import words
 from jobs.cli.session import store
@@ -38,9 +38,7 @@ def upkeep() -> None:
     settings, stop = load_settings(), threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stop.set())
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    log_to_stderr(settings)
     with store(settings) as opened:
         click.echo(f"upkeep: every {settings.upkeep_s:g} s; Ctrl-C ends it", err=True)
         code = run_upkeep(settings, opened, stop)
