@@ -49,6 +49,18 @@ def test_vectors_are_pooled_alike(ask: Ask, pooling: Any) -> None:
         assert list(array("f", right.vector)) == pytest.approx(list(array("f", left.vector)), abs=1e-3)
 
 
+def test_tokens_keep_their_vectors_alike(ask: Ask) -> None:
+    requests = [Embed(text, pooling="none", normalize=False) for text in TEXTS]
+
+    one, other = ask("embedder")(*requests), ask("embedder", engine="openvino")(*requests)
+
+    for left, right in zip(one, other, strict=True):
+        assert isinstance(left, Embedded)
+        assert isinstance(right, Embedded)
+        assert right.tokens == left.tokens
+        assert list(array("f", right.vector)) == pytest.approx(list(array("f", left.vector)), abs=1e-3)
+
+
 def test_candidates_are_compared_alike(ask: Ask) -> None:
     requests = [Similarity(text, ("rain", "fox and sun")) for text in TEXTS]
 

@@ -104,3 +104,17 @@ def test_fields_are_called_as_in_hugging_faces_type(searcher: Searcher) -> None:
     (found,) = run(searcher("bert"), "qa", {"question": QUESTION, "context": CONTEXTS[0]}).answers
 
     assert set(found) == set(QuestionAnsweringOutputElement.__dataclass_fields__)
+
+
+def test_openvino_finds_the_same_answers(searcher: Searcher) -> None:
+    ours = searcher("bert")
+    spec = inspect(ours.codec.folder)  # type: ignore[attr-defined]
+    theirs = Subject(spec.model_copy(update={"engine": "openvino"}))
+
+    for context in CONTEXTS:
+        item = {"question": QUESTION, "context": context}
+        params = {"top_k": 3, "handle_impossible_answer": True}
+        one, other = (run(subject, "qa", item, params).answers for subject in (ours, theirs))
+
+        assert [(each["start"], each["end"]) for each in other] == [(each["start"], each["end"]) for each in one]
+        assert [each["score"] for each in other] == pytest.approx([each["score"] for each in one], abs=CLOSE)
