@@ -14,7 +14,7 @@ from pydantic_core import PydanticSerializationError
 
 from jobs.corpus import ItemSource, Source
 from jobs.corpus.memory import Given
-from jobs.errors import InvalidParams, InvalidState, QueueUnavailable, StoreUnavailable, UsageError
+from jobs.errors import InvalidParams, InvalidState, QueueUnavailable, StoreUnavailable, UnknownWebhook, UsageError
 from jobs.handle import JobHandle
 from jobs.intake import Intake, Loaded, OnInvalid
 from jobs.models import ModelSpec, Registry
@@ -77,6 +77,7 @@ class Client:
         on_invalid: OnInvalid = "reject",
         retry_of: str | None = None,
         tenant: str = "default",
+        webhook: str | None = None,
     ) -> JobHandle:
         """The job, with all its items stored and ready for workers.
 
@@ -84,6 +85,7 @@ class Client:
         serves the task; a pattern of names (`opus-mt-{source}-{target}`) sends each item to the model of its languages.
         With an `idempotency_key` the call is safe to repeat: it gives the same job, and goes on with one that was left
         half loaded. `on_invalid="skip"` goes on without the items that are refused; the handle's `loaded` lists them.
+        `webhook`: the id of one that is told how the job ended.
 
         Raises UnknownTask, UnknownModel, ModelMismatch, InvalidParams, InvalidInput, InvalidItems,
         IdempotencyConflict, StoreUnavailable. Nothing is run unless it returns.
@@ -105,7 +107,10 @@ class Client:
             deadline_at=deadline_at,
             retry_of=retry_of,
             tenant=tenant,
+            webhook=webhook,
         )
+        if webhook is not None and not self._knows(webhook, tenant):
+            raise InvalidParams(f"webhook {webhook!r} is none of tenant {tenant!r} (`textmill webhooks list`)")
         if len(orjson.dumps(spec.params)) > self._settings.max_params_bytes:
             most = self._settings.max_params_bytes
             raise InvalidParams(f"the params are longer than {most:,} bytes as JSON (setting max_params_bytes)")
@@ -167,6 +172,7 @@ class Client:
             keep=job.keep,
             retry_of=job.id,
             tenant=job.tenant,
+            webhook=job.webhook if job.webhook is not None and self._knows(job.webhook, job.tenant) else None,
         )
 
     def close(self) -> None:
@@ -181,6 +187,13 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _knows(self, webhook: str, tenant: str) -> bool:
+        try:
+            self._store.webhooks.get(webhook, tenant)
+        except UnknownWebhook:
+            return False
+        return True
 
     def _submit(
         self, task: AnyTask, spec: JobSpec, served: ModelSpec, items: Iterable[Given] | Source, on_invalid: OnInvalid
@@ -277,9 +290,9 @@ def _spec(**fields: Any) -> JobSpec:
 def _request_hash(spec: JobSpec, source: Source, on_invalid: OnInvalid) -> bytes:
     """What an idempotency key stands for: the job asked for, and the items where they are known beforehand.
 
-    How soon it is wanted is no part of it: the same key with another priority gives the job as it is.
+    How soon it is wanted and who is told is no part of it: the same key with another priority gives the job as it is.
     """
-    asked = spec.model_dump(mode="json", exclude={"idempotency_key", "priority"})
+    asked = spec.model_dump(mode="json", exclude={"idempotency_key", "priority", "webhook"})
     items = source.fingerprint() if spec.idempotency_key is not None else None
     parts = orjson.dumps([asked, items, on_invalid], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(parts).digest()

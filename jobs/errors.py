@@ -12,6 +12,7 @@ TextmillError
 │   ├── UnknownKey              no API key has that id
 │   ├── UnknownFile             no uploaded file has that id
 │   ├── UnknownBatch            no batch has that id
+│   ├── UnknownWebhook          no webhook, or no delivery of it, has that id
 │   ├── InvalidState            the job is in a state that does not allow the move
 │   ├── IdempotencyConflict     the key was used before for another request
 │   ├── InvalidModel            a model folder that cannot or must not be loaded
@@ -106,6 +107,10 @@ class UnknownFile(UsageError):
 
 class UnknownBatch(UsageError):
     """Raised when no batch of the caller's tenant has the given id."""
+
+
+class UnknownWebhook(UsageError):
+    """Raised when no webhook of the caller's tenant, or no delivery of it, has the given id."""
 
 
 class InvalidState(UsageError):

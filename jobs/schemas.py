@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from jobs.errors import ItemErrorCode
-from jobs.states import Control, JobState
+from jobs.states import Control, DeliveryState, JobState
 
 CustomId = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
 """Any Unicode but NUL, which PostgreSQL cannot store; unique in its job."""
@@ -62,6 +62,8 @@ class JobSpec(Frozen):
     deadline_at: datetime | None = None
     """The job expires at this time if it has not finished."""
     retry_of: str | None = None
+    webhook: str | None = Field(default=None, min_length=1, max_length=64)
+    """The id of a webhook of the tenant that hears how the job ended, whatever else it listens to."""
 
 
 class Counts(Frozen):
@@ -124,6 +126,7 @@ class Job(Frozen):
     deadline_at: datetime | None = None
     error: str | None = None
     retry_of: str | None = None
+    webhook: str | None = None
     schedule: str | None = None
 
 
@@ -141,6 +144,48 @@ class Key(Frozen):
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+
+
+EVENTS = (
+    *(f"job.{state}" for state in ("completed", "failed", "expired", "cancelled")),
+    *(f"batch.{state}" for state in ("completed", "failed", "expired", "cancelled")),
+)
+"""What a webhook can listen to."""
+
+
+class Webhook(Frozen):
+    """Where a tenant wants to hear of events, without the secret that signs what is sent there."""
+
+    id: str
+    tenant: str
+    url: str
+    events: tuple[str, ...]
+    created_at: datetime
+    failures: int
+    """Failed tries since the last one that was taken."""
+    disabled_at: datetime | None = None
+    disabled_because: str | None = None
+
+
+class Delivery(Frozen):
+    """The news of one event on its way to one webhook."""
+
+    id: str
+    """The `webhook-id` of every try: whoever has seen it knows the event already."""
+    webhook_id: str
+    event: str
+    subject: str
+    """The job or batch it is about."""
+    state: DeliveryState
+    attempts: int
+    due_at: datetime | None
+    """When it is tried next."""
+    created_at: datetime
+    ended_at: datetime | None
+    status: int | None
+    """What the last try was answered, if it was."""
+    error: str | None
+    """Why the last try failed."""
 
 
 class ResultError(Frozen):

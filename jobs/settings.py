@@ -2,6 +2,7 @@
 
 import os
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,14 +97,23 @@ class Settings(BaseSettings):
     """Names under which the API is reached, beside loopback ones; `*`: any. In the environment a list with commas."""
     files_url: str | None = Field(default=None, min_length=1)
     """Where uploaded files lie, as an fsspec URL (`s3://bucket/files`). Default: `files` in `home`."""
+    webhook_networks: Annotated[tuple[str, ...], NoDecode] = ()
+    """Networks that webhooks may reach although they are not public (`10.0.0.0/8`); commas between."""
     max_request_bytes: int = Field(default=64 * 2**20, ge=1024, le=2**31)
     """Largest body of a request to the API, but for uploads."""
     log_level: str = Field(default="info", pattern=r"^(debug|info|warning|error)$")
 
-    @field_validator("queues", "api_hosts", mode="before")
+    @field_validator("queues", "api_hosts", "webhook_networks", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)  # its ValueError says what is wrong
+        return value
 
     @field_validator("home", "models")
     @classmethod

@@ -84,3 +84,13 @@ CHUNK_MOVES: dict[ChunkState, frozenset[ChunkState]] = {
     ChunkState.SPLIT: frozenset(),
     ChunkState.CANCELLED: frozenset(),
 }
+
+
+class DeliveryState(StrEnum):
+    """How far the news of an event is on its way to a webhook."""
+
+    PENDING = "pending"
+    """It is sent when it is due, again and again until it is taken."""
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    """Given up after the last try; it can be sent again by hand."""

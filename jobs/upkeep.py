@@ -1,4 +1,4 @@
-"""The leader's round: take over from dead workers, finish jobs, keep hints coming, expire, forget."""
+"""The leader's round: take over from dead workers, finish jobs, keep hints coming, expire, deliver, forget."""
 
 import logging
 import random
@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from jobs.errors import QueueUnavailable, StoreUnavailable, TextmillError
 from jobs.queue import Queue
 from jobs.settings import Settings
+from jobs.webhooks.courier import Courier
+from jobs.webhooks.guard import Guard
+from jobs.webhooks.post import Post
 
 if TYPE_CHECKING:
     from jobs.store import Store
@@ -29,6 +32,8 @@ SLOW_ROUNDS = 30
 """Rounds from one housekeeping of rare things to the next."""
 SILENCE = 1 / 3
 """Share of a lease: a database without an answer for so long has kept workers from renewing theirs."""
+DELIVERIES_KEPT_S = 30 * 86_400.0
+"""What was sent to webhooks, or could not be, is forgotten so long after its event."""
 LONGEST_WAIT_S = 10.0
 """Between two tries while the database does not answer."""
 
@@ -49,6 +54,7 @@ class Upkeep:
     ) -> None:
         self._shown = shown
         self._store, self._queue, self._settings, self._holder = store, queue, settings, holder
+        self._courier = Courier(store, Post(Guard(settings.webhook_networks)))
         self._token: str | None = None
         self._rounds = 0
         self._answered_at: float | None = None
@@ -106,15 +112,17 @@ class Upkeep:
             "finished": self._finish(),
             "forecast": self._store.jobs.forecast(),
             "hints": self._top_up(),
+            "webhooks": self._courier.round(),
         }
         done |= self._forget()  # last: nobody waits for it, but for all the others
         if self._rounds % SLOW_ROUNDS == 0:
             done["abandoned"] = self._store.jobs.abandon_stale(self._settings.loading_timeout_s)
             done["forgotten"] = self._store.workers.prune(FORGET_S)
             done["ended"] = self._end_idle_sessions()
+            done["deliveries"] = self._store.webhooks.prune(DELIVERIES_KEPT_S)
         self._rounds += 1
         done = {name: count for name, count in done.items() if count}
-        if done.keys() - {"hints", "forecast"}:
+        if done.keys() - {"hints", "forecast", "webhooks"}:
             log.info("upkeep: %s", ", ".join(f"{name} {count}" for name, count in done.items()))
         return done
 
@@ -178,6 +186,7 @@ class Upkeep:
         return published
 
     def _resign(self) -> None:
+        self._courier.stop()
         if self._token is None:
             return
         try:

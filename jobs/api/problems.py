@@ -28,6 +28,7 @@ from jobs.errors import (
     UnknownJob,
     UnknownKey,
     UnknownModel,
+    UnknownWebhook,
     UsageError,
 )
 
@@ -43,6 +44,7 @@ _STATUS: Mapping[type[TextmillError], int] = {
     UnknownKey: 404,
     UnknownFile: 404,
     UnknownBatch: 404,
+    UnknownWebhook: 404,
     InvalidState: 409,
     IdempotencyConflict: 409,
     UsageError: 422,

@@ -20,10 +20,11 @@ from jobs.cli.services import health, upkeep, worker
 from jobs.cli.submit import retry, submit
 from jobs.cli.tasks import tasks
 from jobs.cli.up import up
+from jobs.cli.webhooks import webhooks
 
 COMMANDS = (
     *(run, up, submit, status, watch, results, list_jobs, pause, resume, cancel, retry, evaluate, search),
-    *(tasks, worker, upkeep, api, health, doctor, models, keys, db),
+    *(tasks, worker, upkeep, api, health, doctor, models, keys, webhooks, db),
 )
 """In the order of `textmill --help`."""
 

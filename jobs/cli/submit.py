@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--label", metavar="K=V", multiple=True, help="May be repeated.")
 @click.option("--key", metavar="KEY", help="Idempotency key: the same key never makes a second job.")
 @click.option("--deadline", metavar="TIME", type=moment, help="The job expires then (UTC).")
+@click.option("--webhook", metavar="ID", help="Tell it how the job ended (`textmill webhooks add`).")
 @options.as_json()
 def submit(
     task: str,
@@ -42,6 +43,7 @@ def submit(
     label: tuple[str, ...],
     key: str | None,
     deadline: datetime | None,
+    webhook: str | None,
     as_json: bool,
 ) -> None:
     """Submit a job and leave. Prints its id; whoever works on the queue does the rest."""
@@ -64,6 +66,7 @@ def submit(
             "labels": labels(label),
             "idempotency_key": key,
             "deadline_at": deadline,
+            "webhook": webhook,
         },
     )
     with store() as database, client(database) as opened:

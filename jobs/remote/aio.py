@@ -48,6 +48,7 @@ class AsyncClient:
         idempotency_key: str | None = None,
         deadline_at: datetime | None = None,
         on_invalid: str = "reject",
+        webhook: str | None = None,
     ) -> "AsyncJob":
         """The job, stored and ready for workers, as `jobs.client.Client.submit` does it. `items` may be any iterable:
         it is read once, and never all in memory."""
@@ -62,6 +63,7 @@ class AsyncClient:
             labels=dict(labels or {}),
             keep=list(keep),
             on_invalid=on_invalid,
+            webhook=webhook,
             idempotency_key=idempotency_key,
             deadline_at=deadline_at,
         )

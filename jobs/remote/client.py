@@ -47,6 +47,7 @@ class HttpClient:
         idempotency_key: str | None = None,
         deadline_at: datetime | None = None,
         on_invalid: str = "reject",
+        webhook: str | None = None,
     ) -> "HttpJob":
         """The job, stored and ready for workers, as `jobs.client.Client.submit` does it. `items` may be any iterable:
         it is read once, and never all in memory."""
@@ -61,6 +62,7 @@ class HttpClient:
             labels=dict(labels or {}),
             keep=list(keep),
             on_invalid=on_invalid,
+            webhook=webhook,
             idempotency_key=idempotency_key,
             deadline_at=deadline_at,
         )

@@ -14,6 +14,7 @@ from jobs.store.models import Models
 from jobs.store.results import Results
 from jobs.store.retention import Retention
 from jobs.store.retries import Retries
+from jobs.store.webhooks import Webhooks
 from jobs.store.workers import Workers
 
 __all__ = ["Store"]
@@ -42,6 +43,7 @@ class Store:
         self.keys = Keys(database)
         self.files = Files(database)
         self.batches = Batches(database)
+        self.webhooks = Webhooks(database)
 
     @classmethod
     def open(cls, url: str, *, lease_s: float = 60.0) -> "Store":

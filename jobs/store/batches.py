@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Connection, Row, select, update
 
 from jobs.errors import InvalidState, UnknownBatch
-from jobs.store import ids
+from jobs.store import ids, outbox
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
 from jobs.store.tables import batches
@@ -114,8 +114,16 @@ class Batches:
         return done
 
     def _settle(self, batch_id: str, **values: Any) -> bool:
-        settled = update(batches).where(batches.c.id == batch_id, _WAITING).values(**values)
-        return self._db.write(lambda connection: connection.execute(settled).rowcount) == 1
+        settled = update(batches).where(batches.c.id == batch_id, _WAITING).values(**values).returning(*_COLUMNS)
+
+        def work(connection: Connection) -> bool:
+            row = connection.execute(settled).one_or_none()
+            if row is not None and row.job_id is None:
+                state = "failed" if row.failed_at is not None else "cancelled"
+                outbox.batch_ended(self._db, connection, row.tenant, batch_id, state)
+            return row is not None
+
+        return self._db.write(work)
 
 
 def _row(row: Row[Any]) -> BatchRow:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 from jobs.errors import IdempotencyConflict, InvalidState
 from jobs.schemas import Job, JobSpec
 from jobs.states import FINAL, ChunkState, Control, JobState
-from jobs.store import encoding, ids, progress, rows, turns
+from jobs.store import encoding, ids, outbox, progress, rows, turns
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
 from jobs.store.retention import NOT_GONE, check_there
@@ -225,7 +225,7 @@ class Jobs:
             job = rows.locked(connection, job_id)
             if job.state != JobState.CANCELLED:
                 rows.require(job, job.state not in FINAL, "cannot be cancelled")
-                rows.end(connection, job, JobState.CANCELLED, control=Control.CANCEL)
+                self._end(connection, job, JobState.CANCELLED, control=Control.CANCEL)
             return rows.read(connection, job.id)
 
         return self._db.write(work)
@@ -247,7 +247,7 @@ class Jobs:
         def work(connection: Connection) -> Job:
             job = rows.locked(connection, job_id)
             if job.state not in FINAL:
-                rows.end(connection, job, JobState.FAILED, error=encoding.storable(error))
+                self._end(connection, job, JobState.FAILED, error=encoding.storable(error))
             return rows.read(connection, job.id)
 
         return self._db.write(work)
@@ -258,8 +258,15 @@ class Jobs:
         Never in the transaction that saved the last chunk: two of those at once would each see the other as running.
         """
         done = {"state": JobState.COMPLETED, "finished_at": now()}
-        last = update(jobs).where(jobs.c.id == ids.parse(job_id), *rows.FINISHABLE).values(**done)
-        return self._db.write(lambda connection: connection.execute(last).rowcount) == 1
+        last = update(jobs).where(jobs.c.id == ids.parse(job_id), *rows.FINISHABLE).values(**done).returning(jobs)
+
+        def work(connection: Connection) -> bool:
+            job = connection.execute(last).one_or_none()
+            if job is not None:
+                outbox.job_ended(self._db, connection, job, JobState.COMPLETED)
+            return job is not None
+
+        return self._db.write(work)
 
     def finishable(self) -> builtins.list[str]:
         """The jobs that `finish` would complete."""
@@ -300,6 +307,10 @@ class Jobs:
             values["turn"] = turns.release(connection, job)
         connection.execute(update(jobs).where(jobs.c.id == job.id).values(**values))
 
+    def _end(self, connection: Connection, job: Row[Any], state: JobState, **values: Any) -> None:
+        rows.end(connection, job, state, **values)
+        outbox.job_ended(self._db, connection, job, state, values.get("error"))
+
     def _steer(self, job_id: str, refusal: str, change: Callable[[Connection, Row[Any]], None]) -> Job:
         def work(connection: Connection) -> Job:
             job = rows.locked(connection, job_id)
@@ -313,7 +324,7 @@ class Jobs:
         def work(connection: Connection) -> int:
             due = connection.execute(wanted.with_for_update(skip_locked=True, of=jobs).order_by(jobs.c.id)).all()
             for job in due:
-                rows.end(connection, job, state, error=error)
+                self._end(connection, job, state, error=error)
             return len(due)
 
         return self._db.write(work)

@@ -87,6 +87,7 @@ def _job(row: Row[Any], tally: Tally, moment: datetime) -> Job:
         deadline_at=row.deadline_at,
         error=row.error,
         retry_of=ids.public(row.retry_of) if row.retry_of else None,
+        webhook=row.webhook_id,
         schedule=None if row.schedule_run_id is None else str(row.schedule_run_id),
     )
 

@@ -78,6 +78,7 @@ def columns(spec: JobSpec, request_hash: bytes, model_revision: str | None) -> d
         "keep": list(spec.keep),
         "deadline_at": spec.deadline_at,
         "retry_of": ids.parse(spec.retry_of) if spec.retry_of else None,
+        "webhook_id": spec.webhook,
         "request_hash": request_hash,
         "model_revision": model_revision,
         "state": JobState.LOADING,

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import text
 
-from jobs.states import FINAL, ChunkState, Control, JobState
+from jobs.states import FINAL, ChunkState, Control, DeliveryState, JobState
 
 metadata = MetaData(
     naming_convention={
@@ -90,6 +90,7 @@ jobs = Table(
     Column("error", Text),
     Column("retry_of", Uuid),
     Column("schedule_run_id", BigInteger),
+    Column("webhook_id", Text),
     UniqueConstraint("tenant", "idempotency_key"),
     CheckConstraint(_one_of("state", JobState), name="state"),
     CheckConstraint(_one_of("control", Control), name="control"),
@@ -298,6 +299,57 @@ batches = Table(
 Index("ix_batches_tenant", batches.c.tenant, batches.c.id)
 _WITHOUT_JOB = text("job_id IS NULL AND failed_at IS NULL AND cancelled_at IS NULL")
 Index("ix_batches_waiting", batches.c.id, postgresql_where=_WITHOUT_JOB, sqlite_where=_WITHOUT_JOB)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("events", JSON, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("not_before", Utc),
+    Column("disabled_at", Utc),
+    Column("disabled_because", Text),
+    CheckConstraint("failures >= 0", name="failures"),
+    CheckConstraint("(disabled_at IS NULL) = (disabled_because IS NULL)", name="disabled"),
+)
+Index("ix_webhooks_tenant", webhooks.c.tenant, webhooks.c.id)
+
+deliveries = Table(
+    # No foreign key to jobs: an event outlives its job.
+    "deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("webhook_id", Text, ForeignKey("webhooks.id"), nullable=False),
+    Column("event", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("due_at", Utc),
+    Column("created_at", Utc, nullable=False),
+    Column("ended_at", Utc),
+    Column("status", Integer),
+    Column("error", Text),
+    # A transaction that is repeated because its answer was lost announces nothing twice.
+    UniqueConstraint("webhook_id", "subject", "event"),
+    CheckConstraint(_one_of("state", DeliveryState), name="state"),
+    CheckConstraint("(state = 'pending') = (due_at IS NOT NULL)", name="due"),
+    CheckConstraint("(state = 'pending') = (ended_at IS NULL)", name="ended"),
+)
+_UNDELIVERED = text("state = 'pending'")
+Index(
+    "ix_deliveries_due",
+    deliveries.c.webhook_id,
+    deliveries.c.due_at,
+    postgresql_where=_UNDELIVERED,
+    sqlite_where=_UNDELIVERED,
+)
+Index("ix_deliveries_webhook", deliveries.c.webhook_id, deliveries.c.id)
+Index("ix_deliveries_created", deliveries.c.created_at)
 
 models = Table(
     "models",

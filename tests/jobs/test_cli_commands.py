@@ -363,3 +363,24 @@ def test_db_prune_deletes_what_is_old_and_says_beforehand_how_much(
     assert [job.id for job in store.jobs.list()] == [young.id]
     assert call("db", "prune", "--older-than", "0").code == 2
     store.close()
+
+
+def test_webhooks_are_added_listed_tried_and_removed(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = call("webhooks", "add", "http://127.0.0.1:9/")
+    assert refused.code == 1
+    assert "the setting webhook_networks lists others that may be" in refused.err
+    monkeypatch.setenv("TEXTMILL_WEBHOOK_NETWORKS", "127.0.0.0/8")
+    made = call("webhooks", "add", "http://127.0.0.1:9/", "--event", "job.failed")
+    assert made.out.startswith("whsec_")
+    hook = made.err.split()[1]
+    assert hook in call("webhooks", "list").out
+    assert call("webhooks", "deliveries", hook).out == "nothing was sent to it\n"
+    delivery = call("webhooks", "test", hook).out.split()[0]
+    assert "webhook.test" in call("webhooks", "deliveries", hook).out
+    assert call("webhooks", "redeliver", hook, delivery).code == 0
+    assert "is enabled" in call("webhooks", "enable", hook).out
+    assert call("webhooks", "remove", hook).code == 0
+    assert call("webhooks", "list").out == "there are no webhooks\n"
+    gone = call("webhooks", "test", hook)
+    assert (gone.code, gone.err) == (1, f"textmill: no webhook or delivery '{hook}'\n")
+    assert call("webhooks", "add", "https://example.com/", "--event", "job.started").code == 2

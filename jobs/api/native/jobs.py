@@ -148,6 +148,7 @@ def submit(
         idempotency_key=idempotency_key,
         deadline_at=wanted.deadline_at,
         on_invalid=wanted.on_invalid,
+        webhook=wanted.webhook,
         tenant=caller.tenant,
     )
     return submitted(handle.refresh(), handle.loaded)

@@ -1,12 +1,12 @@
 """What callers send to the native API, and what comes back beside jobs and results."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from jobs.intake import Loaded, OnInvalid
-from jobs.schemas import Frozen, Job, JobLabels, KeptFields, Key, Name, QueueName, Scope
+from jobs.schemas import EVENTS, Delivery, Frozen, Job, JobLabels, KeptFields, Key, Name, QueueName, Scope, Webhook
 
 MOST_JOBS, MOST_RESULTS = 100, 10_000
 
@@ -30,6 +30,8 @@ class Wanted(BaseModel):
     """Item fields that come back, untouched, under `kept`."""
     deadline_at: AwareDatetime | None = None
     """The job expires at this time if it has not finished."""
+    webhook: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    """The id of a webhook that is told how the job ended, whatever else it listens to."""
     on_invalid: OnInvalid = "reject"
     """Whether a line that cannot be an item refuses the whole job, or is left out and listed."""
 
@@ -107,6 +109,25 @@ class KeyWanted(Frozen):
 class NewKey(Key):
     secret: str
     """Shown this once."""
+
+
+class WebhookWanted(Frozen):
+    url: str = Field(min_length=1, max_length=2048)
+    """https:// and a public host, or one in the setting `webhook_networks`."""
+    events: tuple[Literal[EVENTS], ...] = EVENTS  # type: ignore[valid-type]
+    """What it listens to; `[]`: only to jobs that name it."""
+
+
+class NewWebhook(Webhook):
+    secret: str
+    """Signs what is sent there; shown this once."""
+
+
+class DeliveryPage(Frozen):
+    data: list[Delivery]
+    """Newest first."""
+    next: str | None
+    """To be given as `before` for the next page; null: this is the last one."""
 
 
 def submitted(job: Job, loaded: Loaded | None) -> Submitted:

@@ -52,6 +52,7 @@ async def upload(
     priority: Annotated[int, Query(ge=-100, le=100)] = 0,
     deadline_at: Annotated[AwareDatetime | None, Query()] = None,
     on_invalid: OnInvalid = "reject",
+    webhook: Annotated[str | None, Query(min_length=1, max_length=64)] = None,
     text_field: Annotated[str | None, Query(max_length=256)] = None,
     id_field: Annotated[str | None, Query(max_length=256)] = None,
     idempotency_key: IdempotencyKey = None,
@@ -70,6 +71,7 @@ async def upload(
         priority=priority,
         deadline_at=deadline_at,
         on_invalid=on_invalid,
+        webhook=webhook,
     )
     with _spooled(service.settings.home) as file:
         size = 0

@@ -18,6 +18,7 @@ from jobs.api.problems import HttpProblem
 from jobs.api.service import Serves, Service, Submitter
 from jobs.errors import InvalidState, UnknownJob
 from jobs.schemas import Job, Result
+from jobs.store.outbox import DIRECT_LABEL
 from jobs.store.results import results_of
 
 PRIORITY = 100
@@ -80,7 +81,7 @@ def _submitted(service: Service, caller: Caller, wanted: Endpoint, call: Call) -
         model=call.model,
         priority=PRIORITY,
         tenant=caller.tenant,
-        labels={"direct": wanted.path},
+        labels={DIRECT_LABEL: wanted.path},
     )
     return handle.refresh()
 
