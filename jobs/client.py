@@ -18,7 +18,7 @@ from jobs.errors import InvalidParams, InvalidState, QueueUnavailable, StoreUnav
 from jobs.handle import JobHandle
 from jobs.intake import Intake, Loaded, OnInvalid
 from jobs.models import ModelSpec, Registry
-from jobs.patterns import is_pattern
+from jobs.patterns import Pattern, is_pattern
 from jobs.retries import RetrySource
 from jobs.schemas import Job, JobSpec
 from jobs.settings import Settings, load_settings
@@ -60,6 +60,10 @@ class Client:
         self.registry = Registry(self._store)
         """The models that jobs may name."""
 
+    def registry_of(self, tenant: str) -> Registry:
+        """The models that jobs of this tenant may name."""
+        return Registry(self._store, self._store.tenants.get(tenant).allows)
+
     def submit(
         self,
         task: str,
@@ -88,12 +92,13 @@ class Client:
         `webhook`: the id of one that is told how the job ended.
 
         Raises UnknownTask, UnknownModel, ModelMismatch, InvalidParams, InvalidInput, InvalidItems,
-        IdempotencyConflict, StoreUnavailable. Nothing is run unless it returns.
+        QuotaExceeded, IdempotencyConflict, StoreUnavailable. Nothing is run unless it returns.
         """
         if on_invalid not in get_args(OnInvalid):
             raise InvalidParams(f"on_invalid is {on_invalid!r}; it may be: {', '.join(get_args(OnInvalid))}")
         found, given = resolve(task, params)
-        served = self.registry.check(found, model or self.registry.only(found).name, given)
+        registry = self.registry_of(tenant)
+        served = registry.check(found, model or registry.only(found).name, given)
         spec = _spec(
             task=found.name,
             model=served.name,
@@ -114,7 +119,8 @@ class Client:
         if len(orjson.dumps(spec.params)) > self._settings.max_params_bytes:
             most = self._settings.max_params_bytes
             raise InvalidParams(f"the params are longer than {most:,} bytes as JSON (setting max_params_bytes)")
-        return self._submit(found, spec, served, items, on_invalid)
+        pattern = registry.pattern(served.name) if is_pattern(served.name) else None
+        return self._submit(found, spec, served, pattern, items, on_invalid)
 
     def get(self, job_id: str) -> JobHandle:
         """The job of that id, or of a unique prefix of it. Raises UnknownJob."""
@@ -196,11 +202,16 @@ class Client:
         return True
 
     def _submit(
-        self, task: AnyTask, spec: JobSpec, served: ModelSpec, items: Iterable[Given] | Source, on_invalid: OnInvalid
+        self,
+        task: AnyTask,
+        spec: JobSpec,
+        served: ModelSpec,
+        pattern: Pattern | None,
+        items: Iterable[Given] | Source,
+        on_invalid: OnInvalid,
     ) -> JobHandle:
         source = items if isinstance(items, Source) else ItemSource(items, task.main_field)
         digest = _request_hash(spec, source, on_invalid)
-        pattern = self.registry.pattern(served.name) if is_pattern(served.name) else None
         intake = Intake(task, spec, source, settings=self._settings, on_invalid=on_invalid, pattern=pattern)
         try:
             whole = intake.begin()

@@ -13,6 +13,7 @@ TextmillError
 │   ├── UnknownFile             no uploaded file has that id
 │   ├── UnknownBatch            no batch has that id
 │   ├── UnknownWebhook          no webhook, or no delivery of it, has that id
+│   ├── QuotaExceeded           the tenant has as much in line as it may; later there is room again
 │   ├── InvalidState            the job is in a state that does not allow the move
 │   ├── IdempotencyConflict     the key was used before for another request
 │   ├── InvalidModel            a model folder that cannot or must not be loaded
@@ -111,6 +112,10 @@ class UnknownBatch(UsageError):
 
 class UnknownWebhook(UsageError):
     """Raised when no webhook of the caller's tenant, or no delivery of it, has the given id."""
+
+
+class QuotaExceeded(UsageError):
+    """Raised at submit when the tenant has, or would have, more items or tokens in line than its quota."""
 
 
 class InvalidState(UsageError):

@@ -4,7 +4,7 @@ import builtins
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -107,23 +107,26 @@ class Stored(Protocol):
 
 
 class Registry:
-    """The models that jobs may name. A name is only ever looked up in the table, never on disk."""
+    """The models that jobs may name. A name is only ever looked up in the table, never on disk.
 
-    def __init__(self, store: Stored) -> None:
-        self._specs = store.models
+    `allows`: of what there is, only this is seen.
+    """
+
+    def __init__(self, store: Stored, allows: Callable[[str], bool] = lambda name: True) -> None:
+        self._specs, self._allows = store.models, allows
 
     def list(self) -> builtins.list[ModelSpec]:
         """Every model, by name; the built-in ones are always among them."""
         specs = {spec.name: spec for spec in (*self._specs.list(), *map(_built_in, BUILT_IN))}
-        return [specs[name] for name in sorted(specs)]
+        return [specs[name] for name in sorted(specs) if self._allows(name)]
 
     def get(self, name: str) -> ModelSpec:
         """The model of that name. Raises UnknownModel with the names there are."""
-        if name in BUILT_IN:
+        if name in BUILT_IN and self._allows(name):
             return _built_in(name)
         if is_pattern(name):
             return _of_pattern(self.pattern(name))
-        spec = self._specs.get(name) if NAME.fullmatch(name) else None
+        spec = self._specs.get(name) if NAME.fullmatch(name) and self._allows(name) else None
         if spec is None:
             known = ", ".join(spec.name for spec in self.list())
             raise UnknownModel(f"unknown model {name[:200]!r}; registered models: {known}")
@@ -131,7 +134,7 @@ class Registry:
 
     def pattern(self, name: str) -> Pattern:
         """The models that a name with open languages stands for. Raises UnknownModel when there is none."""
-        return Pattern(name, (spec.name for spec in self._specs.list() if "translate" in spec.tasks))
+        return Pattern(name, (spec.name for spec in self.list() if "translate" in spec.tasks and spec.name != FAKE))
 
     def check(self, task: Task[Any, Any, Any], name: str, params: Mapping[str, Any] | None = None) -> ModelSpec:
         """The model, when it serves the task under these params.

@@ -1,6 +1,7 @@
 """What callers see: jobs, items, results and progress, as frozen pydantic models."""
 
 from datetime import datetime
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -144,6 +145,34 @@ class Key(Frozen):
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+
+
+class Tenant(Frozen):
+    """What a tenant may do. Null: without a limit of its own."""
+
+    name: str = Field(min_length=1, max_length=128)
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    """A tenant of weight 3 gets three times the work of one of weight 1 beside it."""
+    max_items: int | None = Field(default=None, ge=0, le=2**62)
+    """Most items that wait or run at once."""
+    max_tokens: int | None = Field(default=None, ge=0, le=2**62)
+    """Most estimated tokens that wait or run at once."""
+    requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Most requests to one server of the HTTP API."""
+    models: tuple[Name, ...] | None = Field(default=None, max_length=1000)
+    """The models it may use and see, by name or with `*` and `?` in it."""
+
+    def allows(self, model: str) -> bool:
+        """Whether the tenant may use the model."""
+        return self.models is None or any(fnmatchcase(model, each) for each in self.models)
+
+
+class Used(Frozen):
+    """What a tenant has waiting and running."""
+
+    items: int
+    tokens: int
+    """Estimated."""
 
 
 EVENTS = (

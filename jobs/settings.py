@@ -99,6 +99,8 @@ class Settings(BaseSettings):
     """Where uploaded files lie, as an fsspec URL (`s3://bucket/files`). Default: `files` in `home`."""
     webhook_networks: Annotated[tuple[str, ...], NoDecode] = ()
     """Networks that webhooks may reach although they are not public (`10.0.0.0/8`); commas between."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """Most requests of a tenant to one server of the HTTP API, where the tenant has no limit of its own."""
     max_request_bytes: int = Field(default=64 * 2**20, ge=1024, le=2**31)
     """Largest body of a request to the API, but for uploads."""
     log_level: str = Field(default="info", pattern=r"^(debug|info|warning|error)$")

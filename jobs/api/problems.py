@@ -20,6 +20,7 @@ from jobs.errors import (
     InvalidItems,
     InvalidState,
     QueueUnavailable,
+    QuotaExceeded,
     SchemaOutdated,
     StoreUnavailable,
     TextmillError,
@@ -37,8 +38,8 @@ TYPE = "urn:textmill:problem:"
 OPENAI = "/v1/"
 SHOWN = 5
 """Mistakes that are told where the answer has room for one message."""
-AGAIN_S = 2
-"""When a client should ask again after the database did not answer."""
+AGAIN_S = {503: 2, 429: 30}
+"""When a client should ask again: after the database did not answer, and when its tenant has too much in line."""
 _STATUS: Mapping[type[TextmillError], int] = {
     UnknownJob: 404,
     UnknownKey: 404,
@@ -47,6 +48,7 @@ _STATUS: Mapping[type[TextmillError], int] = {
     UnknownWebhook: 404,
     InvalidState: 409,
     IdempotencyConflict: 409,
+    QuotaExceeded: 429,
     UsageError: 422,
     StoreUnavailable: 503,
     QueueUnavailable: 503,
@@ -182,7 +184,7 @@ def rendered(
 def of_error(path: str, error: TextmillError) -> JSONResponse:
     """One of our own errors, as its status."""
     status = next((number for kind, number in _STATUS.items() if isinstance(error, kind)), 500)
-    headers = {"Retry-After": str(AGAIN_S)} if status == 503 else None
+    headers = {"Retry-After": str(AGAIN_S[status])} if status in AGAIN_S else None
     problem = HttpProblem(status, code_of(error), str(error), headers)
     if not isinstance(error, InvalidItems):
         if path.startswith(OPENAI) and isinstance(error, UnknownModel):

@@ -6,6 +6,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from jobs.api.access import Access, Caller
+from jobs.api.limits import RateLimits
 from jobs.api.metrics import Metrics
 from jobs.api.openai.batching import Batching
 from jobs.api.openai.storage import Storage
@@ -30,6 +31,7 @@ class Service:
     def __init__(self, settings: "Settings", store: "Store", client: "Client", access: Access) -> None:
         self.settings, self.store, self.client, self.access = settings, store, client, access
         self.watching = Watching(store.jobs.pulses, store.jobs.get)
+        self.limits = RateLimits(store.tenants.get, settings.requests_per_minute)
         self.metrics = Metrics(store)
         self.storage = Storage(settings)
         self.batching = Batching(settings, store, client, self.storage)
@@ -49,7 +51,9 @@ def _service(request: Request) -> Service:
 
 
 def _caller(request: Request, service: "Serves", _: Annotated[object, Depends(_BEARER)]) -> Caller:
-    return service.access.caller(request.headers.get("authorization"))
+    caller = service.access.caller(request.headers.get("authorization"))
+    service.limits.count(caller.tenant)
+    return caller
 
 
 def _reader(caller: Annotated[Caller, Depends(_caller)]) -> Caller:

@@ -19,12 +19,13 @@ from jobs.cli.search import search
 from jobs.cli.services import health, upkeep, worker
 from jobs.cli.submit import retry, submit
 from jobs.cli.tasks import tasks
+from jobs.cli.tenants import tenants
 from jobs.cli.up import up
 from jobs.cli.webhooks import webhooks
 
 COMMANDS = (
     *(run, up, submit, status, watch, results, list_jobs, pause, resume, cancel, retry, evaluate, search),
-    *(tasks, worker, upkeep, api, health, doctor, models, keys, webhooks, db),
+    *(tasks, worker, upkeep, api, health, doctor, models, keys, tenants, webhooks, db),
 )
 """In the order of `textmill --help`."""
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 from jobs.errors import IdempotencyConflict, InvalidState
 from jobs.schemas import Job, JobSpec
 from jobs.states import FINAL, ChunkState, Control, JobState
-from jobs.store import encoding, ids, outbox, progress, rows, turns
+from jobs.store import encoding, ids, outbox, progress, rows, tenants, turns
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
 from jobs.store.retention import NOT_GONE, check_there
@@ -44,7 +44,7 @@ class Jobs:
         """A job in `loading`, and True; or the one made before with this tenant and idempotency key, and False.
 
         `whole`: all its items; a new job then holds them and is `queued`, in one transaction instead of three.
-        Raises IdempotencyConflict when the key was used for a request of another hash.
+        Raises IdempotencyConflict when the key was used for a request of another hash, QuotaExceeded.
         """
         values = rows.columns(spec, request_hash, model_revision)
         n_items = rows.check_whole(whole)
@@ -62,6 +62,7 @@ class Jobs:
                 raise IdempotencyConflict(f"idempotency key {spec.idempotency_key!r} was used for another request")
             created = row.id == values["id"]
             if created and whole and row.state == JobState.LOADING:
+                tenants.admit(connection, row.tenant, whole)
                 rows.insert_blocks(connection, row, whole)
                 self._seal(connection, row, n_items, sum(len(block.chunks) for block in whole))
                 return rows.read(connection, row.id), True
@@ -72,7 +73,7 @@ class Jobs:
     def append(self, job_id: str, new: Sequence[NewBlock]) -> None:
         """Add blocks to a loading job. Safe to repeat: a block that is there already is left alone.
 
-        Raises InvalidState if another block is in its place, or the job is not loading.
+        Raises InvalidState if another block is in its place, or the job is not loading, and QuotaExceeded.
         """
         for block in new:
             rows.check_partition(block)
@@ -86,6 +87,7 @@ class Jobs:
                     raise InvalidState(f"job {job_id} has another block at item {block.seq_lo}")
             if missing:
                 rows.require(job, job.state == JobState.LOADING, "takes no more items")
+                tenants.admit(connection, job.tenant, list(missing.values()))
                 rows.insert_blocks(connection, job, list(missing.values()))
 
         self._db.write(work)

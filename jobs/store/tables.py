@@ -300,6 +300,20 @@ Index("ix_batches_tenant", batches.c.tenant, batches.c.id)
 _WITHOUT_JOB = text("job_id IS NULL AND failed_at IS NULL AND cancelled_at IS NULL")
 Index("ix_batches_waiting", batches.c.id, postgresql_where=_WITHOUT_JOB, sqlite_where=_WITHOUT_JOB)
 
+tenants = Table(
+    # A tenant needs no row: without one it has weight 1 and no limits.
+    "tenants",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("weight", Float(53), nullable=False),
+    Column("max_items", BigInteger),
+    Column("max_tokens", BigInteger),
+    Column("requests_per_minute", Integer),
+    Column("models", JSON(none_as_null=True)),
+    CheckConstraint("weight > 0", name="weight"),
+    CheckConstraint("max_items >= 0 AND max_tokens >= 0 AND requests_per_minute > 0", name="limits"),
+)
+
 webhooks = Table(
     "webhooks",
     metadata,

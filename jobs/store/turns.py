@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, bindparam, text
 
+from jobs.store import tenants
 from jobs.store.tables import jobs
 
 LIVE_LIMIT = 1000
@@ -95,8 +96,9 @@ def _place(connection: Connection, job: Row[Any]) -> Place:
 
 
 def _share(connection: Connection, job: Row[Any], where: dict[str, Any]) -> float:
-    """The job's weight; beside other tenants' jobs, its part of what its tenant's live jobs get together."""
+    """The job's weight; beside other tenants' jobs, its part of what its tenant's live jobs get together, which is the
+    tenant's weight."""
     if not connection.execute(_NEIGHBOURS, where).scalar_one():
         return float(job.weight)
     others = connection.execute(_LIVE, {**where, "most": LIVE_LIMIT}).scalar_one()
-    return float(job.weight) / (1 + int(others))
+    return float(job.weight) * tenants.weight(connection, job.tenant) / (1 + int(others))

@@ -384,3 +384,13 @@ def test_webhooks_are_added_listed_tried_and_removed(call: Call, monkeypatch: py
     gone = call("webhooks", "test", hook)
     assert (gone.code, gone.err) == (1, f"textmill: no webhook or delivery '{hook}'\n")
     assert call("webhooks", "add", "https://example.com/", "--event", "job.started").code == 2
+
+
+def test_what_a_tenant_may_do_is_set_shown_and_removed(call: Call) -> None:
+    assert call("tenants", "list").out == "every tenant has weight 1 and no limits\n"
+    put = call("tenants", "set", "search", "--weight", "3", "--max-items", "1000000", "--model", "mini*")
+    assert put.out.splitlines()[1].split() == ["search", "3", "1,000,000", "mini*"]
+    assert call("tenants", "list").out == put.out
+    assert call("tenants", "show", "search").out == put.out + "in line: 0 items, about 0 tokens\n"
+    assert call("tenants", "remove", "search").out == "search has no limits\n"
+    assert call("tenants", "set", "search", "--weight", "0").code == 2

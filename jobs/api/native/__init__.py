@@ -7,6 +7,6 @@ from jobs.api.problems import documented
 
 PREFIX = "/api/v1"
 
-router = APIRouter(prefix=PREFIX, responses=documented(400, 401, 403, 422, 503))
+router = APIRouter(prefix=PREFIX, responses=documented(400, 401, 403, 422, 429, 503))
 for each in (jobs, uploads, results, events, catalog, keys, webhooks):
     router.include_router(each.router)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from jobs.api.native.shapes import ModelInfo, TaskInfo, WorkerInfo
+from jobs.api.native.shapes import ModelInfo, TaskInfo, TenantInfo, WorkerInfo
 from jobs.api.problems import HttpProblem, documented
 from jobs.api.service import Admin, Reader, Serves
 from jobs.errors import UnknownModel, UnknownTask
@@ -28,13 +28,13 @@ def task(name: str, caller: Reader) -> TaskInfo:
 
 @router.get("/models", summary="The models that jobs may name")
 def models(service: Serves, caller: Reader) -> list[ModelInfo]:
-    return [_model(each) for each in service.client.registry.list()]
+    return [_model(each) for each in service.client.registry_of(caller.tenant).list()]
 
 
 @router.get("/models/{name}", responses=documented(404))
 def model(name: str, service: Serves, caller: Reader) -> ModelInfo:
     try:
-        return _model(service.client.registry.get(name))
+        return _model(service.client.registry_of(caller.tenant).get(name))
     except UnknownModel as error:
         raise HttpProblem(404, "unknown_model", str(error)) from error
 
@@ -43,6 +43,12 @@ def model(name: str, service: Serves, caller: Reader) -> ModelInfo:
 def workers(service: Serves, caller: Admin) -> list[WorkerInfo]:
     rows = service.store.workers.live(LIVE_S)
     return [WorkerInfo(**{name: getattr(row, name) for name in WorkerInfo.model_fields}) for row in rows]
+
+
+@router.get("/tenant", summary="What the caller's tenant may do, and what it has in line")
+def tenant(service: Serves, caller: Reader) -> TenantInfo:
+    allowed, used = service.store.tenants.get(caller.tenant), service.store.tenants.used(caller.tenant)
+    return TenantInfo(**allowed.model_dump(), used=used)
 
 
 def _task(found: AnyTask) -> TaskInfo:

@@ -6,7 +6,21 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from jobs.intake import Loaded, OnInvalid
-from jobs.schemas import EVENTS, Delivery, Frozen, Job, JobLabels, KeptFields, Key, Name, QueueName, Scope, Webhook
+from jobs.schemas import (
+    EVENTS,
+    Delivery,
+    Frozen,
+    Job,
+    JobLabels,
+    KeptFields,
+    Key,
+    Name,
+    QueueName,
+    Scope,
+    Tenant,
+    Used,
+    Webhook,
+)
 
 MOST_JOBS, MOST_RESULTS = 100, 10_000
 
@@ -85,6 +99,10 @@ class ModelInfo(Frozen):
     dimensions: int | None
     context_tokens: int | None
     note: str
+
+
+class TenantInfo(Tenant):
+    used: Used
 
 
 class WorkerInfo(Frozen):

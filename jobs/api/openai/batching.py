@@ -13,11 +13,13 @@ from jobs.errors import (
     InvalidItems,
     InvalidState,
     Problem,
+    QuotaExceeded,
     StoreUnavailable,
     UnknownFile,
     UnknownModel,
     UsageError,
 )
+from jobs.models import FAKE
 from jobs.store.batches import BatchRow
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ LOOK_S = 2.0
 AT_ONCE = 10
 CODES = {"duplicate_id": "duplicate_custom_id", "malformed_json": "invalid_json_line", "not_utf8": "invalid_json_line"}
 """Our codes of lines by OpenAI's; `invalid_request` for the rest."""
+REFUSALS = {UnknownModel: "model_not_found", QuotaExceeded: "token_limit_exceeded"}
 KNOWN = frozenset({"url_mismatch", "model_mismatch", "invalid_json_line", "duplicate_custom_id", "invalid_request"})
 log = logging.getLogger("textmill.api")
 
@@ -86,7 +89,7 @@ class Batching:
             self._store.batches.fail(batch.id, _listed(error.problems, error.total))
             return
         except UsageError as error:
-            code = "model_not_found" if isinstance(error, UnknownModel) else "invalid_request"
+            code = next((code for kind, code in REFUSALS.items() if isinstance(error, kind)), "invalid_request")
             self._store.batches.fail(batch.id, [_entry(code, str(error))])
             return
         if not self._store.batches.began(batch.id, job_id) and self._store.batches.get(batch.id).cancelled_at:
@@ -107,7 +110,8 @@ class Batching:
             return BatchSource(lambda: self._storage.open(file.id), file.id, wanted, self._settings.max_line_bytes)
 
         # A file without one request still has to say what is wrong with each of its lines.
-        model = source().first_model() or self._client.registry.list()[0].name
+        models = [spec.name for spec in self._client.registry_of(batch.tenant).list()]
+        model = source().first_model() or next(iter(models), FAKE)
         handle = self._client.submit(
             wanted.task,
             source(),

@@ -12,12 +12,12 @@ router = APIRouter(prefix="/models")
 
 @router.get("")
 def index(service: Serves, caller: Reader) -> dict[str, Any]:
-    return page([_shown(spec.name) for spec in service.client.registry.list()])
+    return page([_shown(spec.name) for spec in service.client.registry_of(caller.tenant).list()])
 
 
 @router.get("/{name:path}")
 def retrieve(name: str, service: Serves, caller: Reader) -> dict[str, Any]:
-    return _shown(service.client.registry.get(name).name)
+    return _shown(service.client.registry_of(caller.tenant).get(name).name)
 
 
 def _shown(name: str) -> dict[str, Any]:
