@@ -103,6 +103,11 @@ class Settings(BaseSettings):
     """Most requests of a tenant to one server of the HTTP API, where the tenant has no limit of its own."""
     max_request_bytes: int = Field(default=64 * 2**20, ge=1024, le=2**31)
     """Largest body of a request to the API, but for uploads."""
+    metrics_address: str | None = Field(default=None, pattern=r"^.+:\d{1,5}$")
+    """`host:port` where a worker, and upkeep, serve their own metrics; further workers of a machine take the ports
+    behind it. Default: nowhere."""
+    log_format: str = Field(default="text", pattern=r"^(text|json)$")
+    """Lines for people, or a JSON object a line."""
     log_level: str = Field(default="info", pattern=r"^(debug|info|warning|error)$")
 
     @field_validator("queues", "api_hosts", "webhook_networks", mode="before")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from jobs import telemetry
 from jobs.errors import QueueUnavailable, StoreUnavailable, TextmillError
 from jobs.queue import Queue
 from jobs.settings import Settings
@@ -145,7 +146,10 @@ class Upkeep:
         return self._token is not None
 
     def _take_over(self) -> dict[str, int]:
-        return dict(self._store.chunks.reap(watched_s=self._watched_s)._asdict())
+        reaped: dict[str, int] = self._store.chunks.reap(watched_s=self._watched_s)._asdict()
+        for outcome, count in reaped.items():
+            telemetry.REAPED.labels(outcome).inc(count)
+        return dict(reaped)
 
     def _watched_s(self) -> float | None:
         """How long ago the last silence was over; None: there was none. To be asked when the database has answered."""
@@ -157,7 +161,10 @@ class Upkeep:
         return None if self._watching_since is None else now - self._watching_since
 
     def _finish(self) -> int:
-        return sum(self._store.jobs.finish(job_id) for job_id in self._store.jobs.finishable())
+        ended = [self._store.jobs.finish(job_id) for job_id in self._store.jobs.finishable()]
+        for job in filter(None, ended):
+            telemetry.JOB_SECONDS.labels(job.task).observe(job.seconds)
+        return sum(job is not None for job in ended)
 
     def _end_idle_sessions(self) -> int:
         if not self._settings.idle_transaction_s:

@@ -2,13 +2,13 @@
 
 import argparse
 import faulthandler
-import logging
 import os
 import sys
 from collections.abc import Sequence
 
 from jobs.endings import OK, UNFIT
 from jobs.errors import InvalidSettings
+from jobs.logs import log_to_stderr
 from jobs.settings import Settings, load_settings
 from worker.devices import visible_gpus
 from worker.supervise import supervise
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InvalidSettings as error:
         print(error, file=sys.stderr)
         return UNFIT
-    _log(settings)
+    log_to_stderr(settings)
     if chosen.one:
         return _work(settings)
     gpus = [] if settings.device == "cpu" else [gpu.uuid for gpu in visible_gpus()]
@@ -43,14 +43,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--restarted", action="store_true", help="whoever started this does it again: only several GPUs are supervised"
     )
     return parser.parse_args(arguments)
-
-
-def _log(settings: Settings) -> None:
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
 
 
 def _work(settings: Settings) -> int:

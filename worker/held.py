@@ -53,6 +53,11 @@ def _beside(output: Any) -> str | None:
     return None if output.beside is None else orjson.dumps(output.beside).decode()
 
 
+def about(claim: Claim) -> dict[str, Any]:
+    """What a message of the log says of a chunk beside its text."""
+    return {"job": claim.job_id, "chunk": claim.chunk_id, "attempt": claim.attempt, "model": claim.model}
+
+
 class Held:
     """One claimed chunk. The reader fills it, then the writer alone answers its items."""
 

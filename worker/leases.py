@@ -4,10 +4,11 @@ import logging
 import threading
 import time
 
+from jobs import telemetry
 from jobs.errors import StoreUnavailable
 from jobs.states import Control
 from jobs.store import Store
-from worker.held import FENCE, Held
+from worker.held import FENCE, Held, about
 from worker.inhand import InHand
 from worker.writer import Writer
 
@@ -66,7 +67,9 @@ class Leases:
             self._obey(held.pop(renewal.chunk_id), renewal.control)
         for chunk_id in held.keys() - skipped:
             if self._in_hand.drop(held[chunk_id]):
-                log.info("chunk %s is not held any more: cancelled, or taken over", chunk_id)
+                telemetry.LEASE_LOSSES.labels("taken").inc()
+                told = "chunk %s is not held any more: cancelled, or taken over"
+                log.info(told, chunk_id, extra=about(held[chunk_id].claim))
         return True
 
     def _obey(self, held: Held, control: Control) -> None:
@@ -80,5 +83,4 @@ class Leases:
         now = time.monotonic()
         for held in self._in_hand.all():
             if now >= held.fence_at and self._in_hand.drop(held):
-                log.warning("chunk %s: the lease was not renewed in time; given up", held.claim.chunk_id)
-                self._writer.let_go(held)
+                self._writer.late(held)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from jobs import systemd
+from jobs import systemd, telemetry
 from jobs.endings import OK
 from jobs.errors import QueueUnavailable, StoreUnavailable, TextmillError
 from jobs.models import Registry
@@ -25,6 +25,7 @@ from jobs.upkeep import Upkeep
 from worker.backoff import backoff
 from worker.devices import boot_id, device
 from worker.engines.base import Model
+from worker.gauges import Gauges
 from worker.meter import Meter
 from worker.note import Note, folder
 from worker.residency import Residency
@@ -67,6 +68,7 @@ class Machine:
         """Hints for queues this worker does not serve: forged ones, or a misconfigured producer's."""
         self.totals = Tally()
         self.meter = Meter()
+        self._gauges = Gauges(self)
         self._upkeep = Upkeep(self.store, self.queue, settings, self.id)
         self._one_at_a_time = threading.Lock()
         self._shift: Shift | None = None
@@ -84,6 +86,8 @@ class Machine:
     def start(self) -> None:
         """Heartbeat, upkeep and idle claims, each in a thread."""
         self._note.open()
+        telemetry.REGISTRY.register(self._gauges)
+        telemetry.serve(self.settings.metrics_address)
         self.watch()
         self._state = "idle"
         self._show()  # a supervisor is to know that it was ready, however soon it dies
@@ -132,6 +136,8 @@ class Machine:
     def close(self) -> None:
         """Free the models and the connections."""
         self.watchdog.stop()
+        with suppress(KeyError):  # it was never started
+            telemetry.REGISTRY.unregister(self._gauges)
         self._note.close()
         self._pulse.close()
         self.residency.close()

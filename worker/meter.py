@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-COUNTERS = ("tokens", "padded_tokens", "decode_rows", "decode_slots")
+COUNTERS = ("tokens", "padded_tokens", "batches", "decode_rows", "decode_slots")
 """What of the models' statistics is summed up; a model that does not count something counts 0."""
 
 
@@ -36,7 +36,7 @@ class Meter:
         """Since the last call: `busy`, the share of its working time that the device computed; `padding`, the share of
         tokens that were none; `occupancy`, of decoding rows that were in use; `tokens_per_s` that were useful. What did
         not occur is left out; None when there was no work at all. The counters never fall (`Residency.worked`)."""
-        now = self._totals(stats)
+        now = self.totals(stats)
         grown = {name: now[name] - self._before[name] for name in now}
         self._before = now
         if grown["shift"] <= 0:
@@ -59,7 +59,8 @@ class Meter:
             with self._lock:
                 self._seconds[what] += self._clock() - self._since.pop(what)
 
-    def _totals(self, stats: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    def totals(self, stats: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+        """Seconds of `shift` and `step` so far, and what the models have counted (COUNTERS)."""
         with self._lock:
             now = self._clock()
             totals = {name: spent + (now - self._since.get(name, now)) for name, spent in self._seconds.items()}

@@ -21,7 +21,7 @@ from jobs.store.values import Claim
 from worker.backoff import backoff
 from worker.engines.base import Work
 from worker.feed import Lot, lot
-from worker.held import FENCE, Held
+from worker.held import FENCE, Held, about
 from worker.inhand import InHand
 from worker.note import Note
 from worker.prepare import Lines, Plans, ask, read
@@ -192,7 +192,8 @@ class Reader:
             while self._in_hand and not self._stop.is_set():
                 self._sleep(LAST_LOOK_S)
             return
-        log.warning("chunk %s crashed %d worker(s); it runs alone", suspect.chunk_id, suspect.crashes)
+        told = "chunk %s crashed %d worker(s); it runs alone"
+        log.warning(told, suspect.chunk_id, suspect.crashes, extra=about(suspect))
         held = self._take(suspect, fence_at)
         if suspect.suspects:
             self._one_by_one(held)
@@ -266,7 +267,7 @@ class Reader:
             self._writer.job_fails(claim.job_id, str(error))
             return []
         except Exception as error:
-            log.exception("chunk %s cannot be prepared", claim.chunk_id)
+            log.exception("chunk %s cannot be prepared", claim.chunk_id, extra=about(claim))
             held.start_over()
             self._writer.chunk_failed(held, f"preparing: {type(error).__name__}: {error}")
             return []

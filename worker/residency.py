@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jobs import telemetry
 from jobs.errors import ModelFailed, TextmillError
 from jobs.models import ModelSpec
 from jobs.settings import Settings
@@ -82,6 +83,11 @@ class Residency:
         """The models that are loaded, the one used last at the end."""
         return list(self._loaded)
 
+    def sizes(self) -> dict[str, int]:
+        """The loaded models, and the bytes each may take. Safe from any thread."""
+        with self._closing:
+            return {name: loaded.size for name, loaded in list(self._loaded.items())}
+
     def get(self, name: str) -> Model | None:
         """The model if it is loaded."""
         loaded = self._loaded.get(name)
@@ -122,11 +128,15 @@ class Residency:
                 with _alone_on(self._device):
                     model = self._engine(spec).load(spec, codec, self._room(spec))
         except ModelFailed as error:
+            telemetry.MODEL_LOADS.labels(spec.name, "failed").inc()
             self._failures[spec.name] = (spec, str(error), time.monotonic() + FAILURE_S)
             raise
         self.trouble = None
         model.before_batch(self._before_batch)
-        log.info("model %s loaded on %s in %.1f s", spec.name, self._device.name, time.monotonic() - started)
+        took_s = time.monotonic() - started
+        telemetry.MODEL_LOADS.labels(spec.name, "loaded").inc()
+        telemetry.MODEL_LOAD_SECONDS.observe(took_s)
+        log.info("model %s loaded on %s in %.1f s", spec.name, self._device.name, took_s, extra={"model": spec.name})
         self._loaded[spec.name] = Loaded(spec, model, _bytes_of(model) or size)
         return model
 

@@ -11,6 +11,7 @@ from jobs import systemd
 from jobs.endings import shell_code
 from jobs.pulse import Pulse
 from jobs.settings import Settings
+from jobs.telemetry import address
 from worker.child import Child
 
 log = logging.getLogger("textmill.supervisor")
@@ -115,4 +116,13 @@ def supervise(settings: Settings, gpus: Sequence[str]) -> int:
     """Keep one worker a GPU (or the one there is) running until told to stop; the exit code."""
     inherited = {name: value for name, value in os.environ.items() if name not in systemd.VARIABLES}
     chosen = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [{}]
-    return Supervisor(settings, [{**inherited, **one} for one in chosen]).run()
+    environments = [{**inherited, **one, **_metrics(settings, at)} for at, one in enumerate(chosen)]
+    return Supervisor(settings, environments).run()
+
+
+def _metrics(settings: Settings, number: int) -> dict[str, str]:
+    """A port of its own for each worker's metrics."""
+    if settings.metrics_address is None:
+        return {}
+    host, port = address(settings.metrics_address, number)
+    return {"TEXTMILL_METRICS_ADDRESS": f"[{host}]:{port}" if ":" in host else f"{host}:{port}"}

@@ -6,16 +6,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple, Self
 
+from jobs import telemetry
 from jobs.errors import ItemErrorCode, StoreUnavailable, TextmillError
 from jobs.store import Store
-from jobs.store.values import Save
+from jobs.store.values import ResultRow, Save
 from jobs.tasks.base import Outcome
 from worker.backoff import backoff
 from worker.engines.base import Work
 from worker.feed import lot
-from worker.held import Held, Key, spoilt
+from worker.held import Held, Key, about, spoilt
 from worker.inhand import InHand
 
 log = logging.getLogger("textmill.worker")
@@ -60,8 +61,11 @@ class Writer:
         """Save what the chunk has, then let others have the rest; nobody is blamed."""
         self._orders.put((self._take_give_back, held))
 
-    def let_go(self, held: Held) -> None:
+    def late(self, held: Held) -> None:
         """The chunk was given up because its lease was not renewed in time. Its worker lives, so nobody is to blame."""
+        telemetry.LEASE_LOSSES.labels("late").inc()
+        told = "chunk %s: the lease was not renewed in time; given up"
+        log.warning(told, held.claim.chunk_id, extra=about(held.claim))
         self._orders.put((self._release, held))
 
     def chunk_failed(self, held: Held, reason: str) -> None:
@@ -140,7 +144,9 @@ class Writer:
         held, reason = failure
         if held.gone:
             return
-        log.warning("chunk %s of %s failed: %s", held.claim.chunk_id, held.claim.job_id, reason)
+        telemetry.CHUNK_FAILURES.inc()
+        told = "chunk %s of %s failed: %s"
+        log.warning(told, held.claim.chunk_id, held.claim.job_id, reason, extra=about(held.claim))
         if held.claim.errors + 1 >= MOST_ERRORS and held.asked:
             held.fail_rest(ItemErrorCode.CHUNK_ERROR, f"its chunk failed {MOST_ERRORS} times, at last: {reason}")
             self._in_hand.feed.drop(held)
@@ -153,7 +159,7 @@ class Writer:
 
     def _take_job_fails(self, failure: tuple[str, str]) -> None:
         job_id, reason = failure
-        log.error("%s fails: %s", job_id, reason)
+        log.error("%s fails: %s", job_id, reason, extra={"job": job_id})
         for held in self._in_hand.of_job(job_id):
             self._in_hand.drop(held)
         self._patiently(lambda: self._store.jobs.fail(job_id, reason), "failing a job")
@@ -188,7 +194,7 @@ class Writer:
         chunks = [held for held in chunks if self._still_mine(held)]
         if not chunks:
             return
-        counts = {held.claim.chunk_id: _counts(held) for held in chunks}
+        counts = {held.claim.chunk_id: _Counts.of(held.rows) for held in chunks}
         saves = [Save(held.claim.chunk_id, held.claim.token, held.take_rows(), held.done) for held in chunks]
         accepted = self._saved(saves, {held.claim.chunk_id: held for held in chunks})
         for held in chunks:
@@ -196,10 +202,8 @@ class Writer:
         self._finish([held for held in chunks if held.done and not held.gone])
 
     def _still_mine(self, held: Held) -> bool:
-        if not held.gone and time.monotonic() >= held.fence_at:
-            log.warning("chunk %s: the lease was not renewed in time; given up", held.claim.chunk_id)
-            if self._in_hand.drop(held):
-                self.let_go(held)
+        if not held.gone and time.monotonic() >= held.fence_at and self._in_hand.drop(held):
+            self.late(held)
         if held.gone:
             self._touched.pop(held.claim.chunk_id, None)
         return not held.gone
@@ -249,13 +253,16 @@ class Writer:
             return save
         return save._replace(rows=[row for row in save.rows if row.seq not in have])
 
-    def _after(self, held: Held, accepted: bool, counts: tuple[int, int]) -> None:
+    def _after(self, held: Held, accepted: bool, counts: "_Counts") -> None:
         if not accepted:
             if self._in_hand.drop(held):
-                log.warning("chunk %s is not held any more; its results are dropped", held.claim.chunk_id)
+                telemetry.LEASE_LOSSES.labels("taken").inc()
+                told = "chunk %s is not held any more; its results are dropped"
+                log.warning(told, held.claim.chunk_id, extra=about(held.claim))
             self._touched.pop(held.claim.chunk_id, None)
             return
-        self._on_saved(*counts)
+        self._on_saved(counts.items, counts.errors)
+        counts.tell(held.claim.task, held.claim.model)
         if held.done:
             self._touched.pop(held.claim.chunk_id, None)
             self._in_hand.remove(held)
@@ -265,9 +272,10 @@ class Writer:
         for job_id in dict.fromkeys(held.claim.job_id for held in ended):
             if not self._in_hand.has_job(job_id):
                 try:
-                    self._store.jobs.finish(job_id)
+                    if (job := self._store.jobs.finish(job_id)) is not None:
+                        telemetry.JOB_SECONDS.labels(job.task).observe(job.seconds)
                 except TextmillError as error:
-                    log.warning("%s is left to upkeep: %s", job_id, error)
+                    log.warning("%s is left to upkeep: %s", job_id, error, extra={"job": job_id})
 
     def _release(self, held: Held, error: str | None = None) -> None:
         tokens = {held.claim.chunk_id: held.claim.token}
@@ -294,8 +302,25 @@ def _may_end(held: Held) -> bool:
     return bool(held.claim.suspects and held.rows)
 
 
-def _counts(held: Held) -> tuple[int, int]:
-    return len(held.rows), [row.status for row in held.rows].count("error")
+class _Counts(NamedTuple):
+    """What rows add up to."""
+
+    items: int
+    errors: int
+    tokens_in: int
+    tokens_out: int
+
+    @classmethod
+    def of(cls, rows: Sequence[ResultRow]) -> Self:
+        errors = [row.status for row in rows].count("error")
+        return cls(len(rows), errors, sum([row.tokens_in for row in rows]), sum([row.tokens_out for row in rows]))
+
+    def tell(self, task: str, model: str) -> None:
+        """Count them for Prometheus."""
+        telemetry.ITEMS.labels(task, model, "ok").inc(self.items - self.errors)
+        telemetry.ITEMS.labels(task, model, "error").inc(self.errors)
+        telemetry.TOKENS.labels(model, "in").inc(self.tokens_in)
+        telemetry.TOKENS.labels(model, "out").inc(self.tokens_out)
 
 
 def _nothing(_: object) -> None:

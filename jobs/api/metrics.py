@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from jobs import telemetry
 from jobs.upkeep import LIVE_S
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it, in Prometheus's text format. Raises StoreUnavailable."""
-        return generate_latest(self.registry)
+        # What upkeep counts, where it runs in this process (`textmill up`).
+        return generate_latest(self.registry) + generate_latest(telemetry.REGISTRY)
 
 
 class Measured:
@@ -112,6 +114,12 @@ class _Deployment:
             for backlog in figures.backlogs:
                 family.add_metric([backlog.queue], getattr(backlog, name))
             yield family
+        yield GaugeMetricFamily(
+            "textmill_deliveries_pending", "Deliveries to webhooks that wait", value=figures.deliveries
+        )
+        yield GaugeMetricFamily(
+            "textmill_deliveries_oldest_seconds", "How long the oldest of them has waited", value=figures.undelivered_s
+        )
         yield from _of_workers(workers)
 
     def _figures(self) -> "tuple[Figures, list[WorkerRow]]":

@@ -2,7 +2,6 @@
 
 import click
 
-from jobs.cli.log import log_to_stderr
 from jobs.cli.session import registry, store
 
 
@@ -14,6 +13,7 @@ def api(host: str | None, port: int | None) -> None:
     none; elsewhere only with keys: `textmill keys create NAME`."""
     from jobs.api.server import ApiServer
     from jobs.api.spool import spool_all_in
+    from jobs.logs import log_to_stderr
     from jobs.queue import Queue
     from jobs.settings import load_settings
 

@@ -9,7 +9,6 @@ from typing import Literal
 
 import click
 
-from jobs.cli.log import log_to_stderr
 from jobs.cli.options import as_json
 from jobs.cli.params import words
 from jobs.cli.session import store
@@ -33,6 +32,7 @@ def worker(queues: str | None, *, one: bool) -> None:
 def upkeep() -> None:
     """Run upkeep in the foreground: reaping, hints, finishing. Any number may run; one at a time does the work."""
     from jobs.local.service import run_upkeep
+    from jobs.logs import log_to_stderr
     from jobs.settings import load_settings
 
     settings, stop = load_settings(), threading.Event()

@@ -13,6 +13,7 @@ from jobs.errors import StoreUnavailable
 from jobs.local.machine import Role
 from jobs.local.mill import Mill, Say
 from jobs.local.process import LOG_BYTES
+from jobs.logs import formatter
 from jobs.queue import Queue
 from jobs.schemas import Job
 from jobs.settings import Settings
@@ -97,7 +98,7 @@ def _keep_log(settings: Settings) -> None:
     folder = settings.home / "logs"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     handler = _QuietLog(folder / "upkeep.log", maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(formatter(settings))
     handler.setLevel(settings.log_level.upper())
     for name in ("jobs", "textmill"):
         logging.getLogger(name).addHandler(handler)

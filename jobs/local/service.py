@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 
-from jobs import systemd
+from jobs import systemd, telemetry
 from jobs.endings import OK, UNFIT
 from jobs.errors import SchemaOutdated, StoreUnavailable
 from jobs.local.embedded import holder
@@ -28,6 +28,7 @@ def run_upkeep(settings: Settings, store: Store, stop: threading.Event) -> int:
     try:
         if not _wait_for_schema(store, stop, shown):
             return OK
+        telemetry.serve(settings.metrics_address)
         Upkeep(store, queue, settings, holder(), shown=shown).run(stop)
     except SchemaOutdated as error:
         log.critical("upkeep cannot run: %s", error)

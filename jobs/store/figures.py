@@ -8,7 +8,7 @@ from jobs.states import JobState
 from jobs.store.clock import now
 from jobs.store.dialect import Database
 from jobs.store.retention import NOT_GONE
-from jobs.store.tables import chunks, jobs
+from jobs.store.tables import chunks, deliveries, jobs, webhooks
 
 _PENDING = text("chunks.state = 'pending'")
 _WAITS = exists().where(chunks.c.job_id == jobs.c.id, _PENDING)
@@ -22,6 +22,12 @@ _OLDEST = (
     select(jobs.c.queue, func.min(jobs.c.sealed_at))
     .where(text("jobs.state IN ('queued', 'running')"), _WAITS)
     .group_by(jobs.c.queue)
+)
+
+_DELIVERIES = (
+    select(func.count(), func.min(deliveries.c.created_at))
+    .select_from(deliveries.join(webhooks))
+    .where(text("deliveries.state = 'pending'"), webhooks.c.disabled_at.is_(None))
 )
 
 
@@ -41,6 +47,10 @@ class Figures(NamedTuple):
     jobs: dict[str, int]
     """By state; every state is there."""
     backlogs: list[Backlog]
+    deliveries: int
+    """To webhooks in force, on their way."""
+    undelivered_s: float
+    """How long ago the event of the oldest of them was."""
 
 
 def read(database: Database) -> Figures:
@@ -54,6 +64,9 @@ def read(database: Database) -> Figures:
             Backlog(queue, int(count), int(items), int(cost), max(0.0, oldest.get(queue, 0.0)))
             for queue, count, items, cost in connection.execute(_QUEUES)
         ]
-        return Figures({str(state): counted.get(state, 0) for state in JobState}, backlogs)
+        waiting, oldest_at = connection.execute(_DELIVERIES).one()
+        undelivered_s = 0.0 if oldest_at is None else max(0.0, (moment - oldest_at).total_seconds())
+        states = {str(state): counted.get(state, 0) for state in JobState}
+        return Figures(states, backlogs, waiting, undelivered_s)
 
     return database.read(work)

@@ -16,7 +16,7 @@ from jobs.store.clock import later, now
 from jobs.store.dialect import Database
 from jobs.store.retention import NOT_GONE, check_there
 from jobs.store.tables import blocks, chunks, jobs
-from jobs.store.values import NewBlock, Pulse
+from jobs.store.values import Finished, NewBlock, Pulse
 
 LINES_AT_ONCE = 16
 """Blocks read by one query when a job's lines are streamed."""
@@ -254,19 +254,20 @@ class Jobs:
 
         return self._db.write(work)
 
-    def finish(self, job_id: str) -> bool:
-        """Whether this call completed the job: it is sealed, and none of its chunks is live.
+    def finish(self, job_id: str) -> Finished | None:
+        """The job if this call completed it: it is sealed, and none of its chunks is live.
 
         Never in the transaction that saved the last chunk: two of those at once would each see the other as running.
         """
         done = {"state": JobState.COMPLETED, "finished_at": now()}
         last = update(jobs).where(jobs.c.id == ids.parse(job_id), *rows.FINISHABLE).values(**done).returning(jobs)
 
-        def work(connection: Connection) -> bool:
+        def work(connection: Connection) -> Finished | None:
             job = connection.execute(last).one_or_none()
-            if job is not None:
-                outbox.job_ended(self._db, connection, job, JobState.COMPLETED)
-            return job is not None
+            if job is None:
+                return None
+            outbox.job_ended(self._db, connection, job, JobState.COMPLETED)
+            return Finished(job.task, (job.finished_at - job.created_at).total_seconds())
 
         return self._db.write(work)
 

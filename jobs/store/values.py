@@ -109,6 +109,14 @@ class Pulse(NamedTuple):
     """Items with a result."""
 
 
+class Finished(NamedTuple):
+    """A job that was completed just now."""
+
+    task: str
+    seconds: float
+    """Since it was submitted."""
+
+
 class Reaped(NamedTuple):
     """How many chunks of dead workers went which way."""
 

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from jobs import telemetry
 from jobs.errors import StoreUnavailable, UnknownWebhook
 from jobs.store.webhooks import GONE, Due, Target
 from jobs.webhooks import signing
@@ -82,13 +83,17 @@ class Courier:
         """Whether it was taken."""
         body = due.body.encode()
         headers = {"Content-Type": "application/json"} | signing.headers(target.secret, due.id, int(time.time()), body)
-        answer = self._post(target.url, headers, body)
+        with telemetry.DELIVERY_SECONDS.time():
+            answer = self._post(target.url, headers, body)
         webhooks = self._store.webhooks
         if answer.error is None:
+            telemetry.DELIVERIES.labels("delivered").inc()
             webhooks.delivered(target.id, due, answer.status or 0)
             return True
-        log.info("webhook %s: %s, try %d: %s", target.id, due.id, due.attempts, answer.error)
+        told = "webhook %s: %s, try %d: %s"
+        log.info(told, target.id, due.id, due.attempts, answer.error, extra={"webhook": target.id})
         again_s = _again_s(due.attempts, answer)
+        telemetry.DELIVERIES.labels("failed" if again_s is None else "again").inc()
         rest_s = min(LONGEST_REST_S, FIRST_REST_S * 2.0 ** min(target.failures, 20))
         webhooks.failed(target.id, due, answer.error, status=answer.status, again_s=again_s, rest_s=rest_s)
         if answer.status == GONE_STATUS:

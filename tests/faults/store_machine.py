@@ -97,7 +97,7 @@ class Machine(RuleBasedStateMachine):
     def finish(self) -> None:
         for job_id, job in self.jobs.items():
             over = job.state in ("queued", "running") and not self._live(job_id)
-            assert self.store.jobs.finish(job_id) == over
+            assert (self.store.jobs.finish(job_id) is not None) == over
             job.state = "completed" if over else job.state
 
     # ----- workers -----

@@ -1,10 +1,15 @@
 """Real worker processes on real servers: the ordinary ways, and what operators do to them."""
 
+import json
+import socket
 import subprocess
 import sys
+import urllib.request
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from jobs.states import JobState
 from tests.checker import check, column
@@ -59,6 +64,52 @@ def test_cancel_and_pause_reach_a_running_worker(deploy: Deploy) -> None:
     mill.store.jobs.resume(paused)
     mill.final(paused, 60)
     check(mill.store, paused)
+
+
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+def test_a_worker_serves_its_metrics_and_logs_json_with_ids(deploy: Deploy) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    mill = deploy(metrics_address=address, log_format="json")
+    worker = mill.start()
+    doomed = submit(mill.store, 10, model=model(mill.store, "broken", load_error="no such weights"))
+    job_id = submit(mill.store, 10)
+    mill.hint(2)
+    mill.final(job_id)
+    mill.final(doomed)
+
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        families = [*text_string_to_metric_families(answer.read().decode())]
+    found = {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+    assert found["textmill_items_total", "fake", "ok", "classify"] == 10
+    assert found["textmill_job_seconds_count", "classify"] == 1
+    assert found["textmill_model_loads_total", "fake", "loaded"] == 1
+    assert found["textmill_lease_losses_total", "late"] == 0
+    assert found["textmill_device_batches_total",] > 0
+    assert found["textmill_device_tokens_total",] > 0
+    assert found["textmill_shift_seconds_total",] >= found["textmill_device_busy_seconds_total",] > 0
+    assert found["textmill_device_memory_bytes", "total"] > 2**20
+    lines = [json.loads(line) for line in worker.said().splitlines() if line.startswith("{")]
+    (failed,) = [line for line in lines if line.get("job") == doomed]
+    assert failed["level"] == "error"
+    assert failed["message"].startswith(f"{doomed} fails: ")
+    assert {line["logger"] for line in lines} >= {"textmill.worker"}
+    assert datetime.fromisoformat(failed["time"]).tzinfo is not None
+
+
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+def test_a_metrics_port_that_is_taken_keeps_nobody_from_working(deploy: Deploy) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        mill = deploy(metrics_address=f"127.0.0.1:{taken.getsockname()[1]}")
+        worker = mill.start()
+        job_id = submit(mill.store, 10)
+        mill.hint()
+        mill.final(job_id)
+        assert "no metrics at 127.0.0.1:" in worker.said()
 
 
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
