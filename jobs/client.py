@@ -12,6 +12,7 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from jobs import tracing
 from jobs.corpus import ItemSource, Source
 from jobs.corpus.memory import Given
 from jobs.errors import InvalidParams, InvalidState, QueueUnavailable, StoreUnavailable, UnknownWebhook, UsageError
@@ -120,7 +121,12 @@ class Client:
             most = self._settings.max_params_bytes
             raise InvalidParams(f"the params are longer than {most:,} bytes as JSON (setting max_params_bytes)")
         pattern = registry.pattern(served.name) if is_pattern(served.name) else None
-        return self._submit(found, spec, served, pattern, items, on_invalid)
+        with tracing.span("textmill.submit") as span:
+            spec = spec.model_copy(update={"traceparent": tracing.current()})
+            handle = self._submit(found, spec, served, pattern, items, on_invalid)
+            if span is not None:
+                span.set_attribute("textmill.job", handle.id)
+        return handle
 
     def get(self, job_id: str) -> JobHandle:
         """The job of that id, or of a unique prefix of it. Raises UnknownJob."""
@@ -303,7 +309,7 @@ def _request_hash(spec: JobSpec, source: Source, on_invalid: OnInvalid) -> bytes
 
     How soon it is wanted and who is told is no part of it: the same key with another priority gives the job as it is.
     """
-    asked = spec.model_dump(mode="json", exclude={"idempotency_key", "priority", "webhook"})
+    asked = spec.model_dump(mode="json", exclude={"idempotency_key", "priority", "webhook", "traceparent"})
     items = source.fingerprint() if spec.idempotency_key is not None else None
     parts = orjson.dumps([asked, items, on_invalid], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(parts).digest()

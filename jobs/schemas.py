@@ -65,6 +65,8 @@ class JobSpec(Frozen):
     retry_of: str | None = None
     webhook: str | None = Field(default=None, min_length=1, max_length=64)
     """The id of a webhook of the tenant that hears how the job ended, whatever else it listens to."""
+    traceparent: str | None = Field(default=None, max_length=256)
+    """The trace that the submit belongs to (W3C Trace Context)."""
 
 
 class Counts(Frozen):

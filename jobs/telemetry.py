@@ -1,9 +1,14 @@
 """What a process counts for Prometheus: a registry of its own, and the port where it can be read."""
 
 import logging
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, start_http_server
+
+from jobs import tracing
+
+if TYPE_CHECKING:
+    from jobs.store.values import Finished
 
 log = logging.getLogger("textmill")
 
@@ -51,6 +56,13 @@ for reason in ("late", "taken"):
     LEASE_LOSSES.labels(reason)
 for outcome in ("delivered", "again", "failed"):
     DELIVERIES.labels(outcome)
+
+
+def job_done(job: "Finished") -> None:
+    """Count a job that was completed here, and end its trace."""
+    JOB_SECONDS.labels(job.task).observe((job.finished_at - job.created_at).total_seconds())
+    about = {"job": job.id, "task": job.task, "model": job.model}
+    tracing.record("textmill.job", job.traceparent, job.created_at, job.finished_at, about)
 
 
 class Address(NamedTuple):

@@ -163,7 +163,7 @@ class Upkeep:
     def _finish(self) -> int:
         ended = [self._store.jobs.finish(job_id) for job_id in self._store.jobs.finishable()]
         for job in filter(None, ended):
-            telemetry.JOB_SECONDS.labels(job.task).observe(job.seconds)
+            telemetry.job_done(job)
         return sum(job is not None for job in ended)
 
     def _end_idle_sessions(self) -> int:

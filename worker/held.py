@@ -4,6 +4,7 @@ import math
 import time
 from array import array
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
@@ -35,6 +36,7 @@ from jobs.tasks.base import (
     Similarity,
     Task,
 )
+from jobs.tracing import trace_id
 from worker.engines.base import EngineCodec, Work
 
 FENCE = 0.8
@@ -55,20 +57,22 @@ def _beside(output: Any) -> str | None:
 
 def about(claim: Claim) -> dict[str, Any]:
     """What a message of the log says of a chunk beside its text."""
-    return {"job": claim.job_id, "chunk": claim.chunk_id, "attempt": claim.attempt, "model": claim.model}
+    told = {"job": claim.job_id, "chunk": claim.chunk_id, "attempt": claim.attempt, "model": claim.model}
+    return told | trace_id(claim.traceparent)
 
 
 class Held:
     """One claimed chunk. The reader fills it, then the writer alone answers its items."""
 
     __slots__ = (
-        *("asked", "claim", "codec", "custom_ids", "fence_at", "gone", "items", "kept", "left", "overrides"),
-        *("params", "rows", "rows_since", "seqs", "task", "_parts", "_spent", "_vectors"),
+        *("asked", "claim", "claimed_at", "codec", "custom_ids", "fence_at", "gone", "items", "kept", "left"),
+        *("overrides", "params", "rows", "rows_since", "seqs", "task", "_parts", "_spent", "_vectors"),
         *("sent", "answered", "in_force", "have"),
     )
 
     def __init__(self, claim: Claim, fence_at: float) -> None:
         self.claim, self.fence_at = claim, fence_at
+        self.claimed_at = datetime.now(UTC)
         self.task: Task[Any, Any, Any]
         self.params: Any
         self.codec: EngineCodec

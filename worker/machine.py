@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from jobs import systemd, telemetry
+from jobs import systemd, telemetry, tracing
 from jobs.endings import OK
 from jobs.errors import QueueUnavailable, StoreUnavailable, TextmillError
 from jobs.models import Registry
@@ -88,6 +88,7 @@ class Machine:
         self._note.open()
         telemetry.REGISTRY.register(self._gauges)
         telemetry.serve(self.settings.metrics_address)
+        tracing.start("worker")
         self.watch()
         self._state = "idle"
         self._show()  # a supervisor is to know that it was ready, however soon it dies

@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self
 
-from jobs import telemetry
+from jobs import telemetry, tracing
 from jobs.errors import ItemErrorCode, StoreUnavailable, TextmillError
 from jobs.store import Store
 from jobs.store.values import ResultRow, Save
@@ -264,6 +265,7 @@ class Writer:
         self._on_saved(counts.items, counts.errors)
         counts.tell(held.claim.task, held.claim.model)
         if held.done:
+            counts.trace(held)
             self._touched.pop(held.claim.chunk_id, None)
             self._in_hand.remove(held)
 
@@ -273,7 +275,7 @@ class Writer:
             if not self._in_hand.has_job(job_id):
                 try:
                     if (job := self._store.jobs.finish(job_id)) is not None:
-                        telemetry.JOB_SECONDS.labels(job.task).observe(job.seconds)
+                        telemetry.job_done(job)
                 except TextmillError as error:
                     log.warning("%s is left to upkeep: %s", job_id, error, extra={"job": job_id})
 
@@ -321,6 +323,13 @@ class _Counts(NamedTuple):
         telemetry.ITEMS.labels(task, model, "error").inc(self.errors)
         telemetry.TOKENS.labels(model, "in").inc(self.tokens_in)
         telemetry.TOKENS.labels(model, "out").inc(self.tokens_out)
+
+    def trace(self, held: Held) -> None:
+        """The chunk's span, from its claim to its last results; counts are those of its last save."""
+        claim = held.claim
+        told = {**about(claim), "items": claim.seq_hi - claim.seq_lo, **self._asdict()}
+        told.pop("trace_id", None)
+        tracing.record("textmill.chunk", claim.traceparent, held.claimed_at, datetime.now(UTC), told)
 
 
 def _nothing(_: object) -> None:

@@ -8,7 +8,7 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 from jobs.api import metrics, native, problems, root
-from jobs.api.access import Access
+from jobs.api.access import SAFE, Access
 from jobs.api.gate import Gate
 from jobs.api.openai import routes as openai
 from jobs.api.service import Service
@@ -43,6 +43,8 @@ def create_app(settings: Settings, store: Store, queue: Queue, *, open_to_all: b
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
         separate_input_output_schemas=False,
+        # Requests that change something are traced; those who poll would drown them.
+        telemetry={"operation_spans": False, "exclude": lambda scope: scope.get("method") in SAFE},
     )
     app.state.service = service
     plain = app.openapi

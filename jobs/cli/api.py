@@ -2,6 +2,7 @@
 
 import click
 
+from jobs import tracing
 from jobs.cli.session import registry, store
 
 
@@ -20,6 +21,7 @@ def api(host: str | None, port: int | None) -> None:
     given = {"api_host": host, "api_port": port}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     log_to_stderr(settings)
+    tracing.start("api")
     with store(settings) as opened:
         opened.check_schema()
         registry(opened, settings)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs import tracing
 from jobs.cli.session import registry, store
 from jobs.cli.table import facts
 from jobs.cli.urls import hide
@@ -32,6 +33,7 @@ def up(port: int | None) -> None:
     with store(settings) as opened:
         opened.check_schema()
         registry(opened, settings)
+        tracing.start("up")
         machine = mill(settings, opened, role="up", say=_say, port=port)
         server = _api(settings, opened)
         for sign in (signal.SIGTERM, signal.SIGINT):

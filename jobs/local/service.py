@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 
-from jobs import systemd, telemetry
+from jobs import systemd, telemetry, tracing
 from jobs.endings import OK, UNFIT
 from jobs.errors import SchemaOutdated, StoreUnavailable
 from jobs.local.embedded import holder
@@ -29,6 +29,7 @@ def run_upkeep(settings: Settings, store: Store, stop: threading.Event) -> int:
         if not _wait_for_schema(store, stop, shown):
             return OK
         telemetry.serve(settings.metrics_address)
+        tracing.start("upkeep")
         Upkeep(store, queue, settings, holder(), shown=shown).run(stop)
     except SchemaOutdated as error:
         log.critical("upkeep cannot run: %s", error)

@@ -143,7 +143,7 @@ class AsyncClient:
                 try:
                     content = _pieces(call) if call.file is not None else call.body
                     response = await self._http.request(
-                        call.method, call.path, params=call.params, headers=call.headers, content=content
+                        call.method, call.path, params=call.params, headers=calls.traced(call), content=content
                     )
                     if response.status_code < 400:
                         return response

@@ -11,7 +11,7 @@ from typing import IO, Any, Literal
 
 import orjson
 
-from jobs import errors
+from jobs import errors, tracing
 from jobs.corpus import ItemSource, Source
 from jobs.corpus.memory import Given
 from jobs.errors import ApiError, ApiUnavailable, InvalidItems, Problem, TextmillError
@@ -77,6 +77,12 @@ def submit(
     head = orjson.dumps({"task": task, **given})[:-1]
     headers["Content-Type"] = "application/json"
     return Call("POST", f"{PREFIX}/jobs", headers=headers, body=head + b',"items":[' + lines + b"]}")
+
+
+def traced(call: Call) -> dict[str, str]:
+    """The call's headers, with the trace that it belongs to."""
+    traceparent = tracing.current()
+    return call.headers if traceparent is None else {**call.headers, "traceparent": traceparent}
 
 
 def task_of(name: str) -> Call:

@@ -142,7 +142,7 @@ class HttpClient:
                 try:
                     content = call.pieces if call.file is not None else call.body
                     response = self._http.request(
-                        call.method, call.path, params=call.params, headers=call.headers, content=content
+                        call.method, call.path, params=call.params, headers=calls.traced(call), content=content
                     )
                     if response.status_code < 400:
                         return response

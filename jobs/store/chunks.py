@@ -65,7 +65,7 @@ _RELEASE = """
     WHERE chunks.id = mine.chunk_id
     RETURNING chunks.id, chunks.errors
 """
-_ORDERS = select(jobs.c.id, jobs.c.task, jobs.c.model, jobs.c.params, jobs.c.keep).where(
+_ORDERS = select(jobs.c.id, jobs.c.task, jobs.c.model, jobs.c.params, jobs.c.keep, jobs.c.traceparent).where(
     jobs.c.id.in_(bindparam("ids", expanding=True))
 )
 _START = (
@@ -205,7 +205,7 @@ class _Orders:
         self._known: dict[UUID, Any] = {}
 
     def read(self, connection: Connection, job_ids: set[UUID]) -> dict[UUID, Any]:
-        """The rows (id, task, model, params, keep) of these jobs."""
+        """The rows (id, task, model, params, keep, traceparent) of these jobs."""
         known = self._known
         missing = {job_id for job_id in job_ids if job_id not in known}
         if missing:
@@ -243,5 +243,6 @@ def _claimed(row: Any, job: Any, token: str) -> Claim:
         crashes=row.crashes,
         errors=row.errors,
         token=token,
+        traceparent=job.traceparent,
         suspects=suspects_of(row.suspects),
     )

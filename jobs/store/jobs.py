@@ -267,7 +267,8 @@ class Jobs:
             if job is None:
                 return None
             outbox.job_ended(self._db, connection, job, JobState.COMPLETED)
-            return Finished(job.task, (job.finished_at - job.created_at).total_seconds())
+            told = (job.task, job.model, job.traceparent, job.created_at, job.finished_at)
+            return Finished(ids.public(job.id), *told)
 
         return self._db.write(work)
 

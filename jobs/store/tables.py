@@ -91,6 +91,7 @@ jobs = Table(
     Column("retry_of", Uuid),
     Column("schedule_run_id", BigInteger),
     Column("webhook_id", Text),
+    Column("traceparent", Text),
     UniqueConstraint("tenant", "idempotency_key"),
     CheckConstraint(_one_of("state", JobState), name="state"),
     CheckConstraint(_one_of("control", Control), name="control"),

@@ -54,6 +54,8 @@ class Claim(NamedTuple):
     """Above 0 the chunk is a suspect: it is run with nothing else in flight."""
     errors: int
     token: str
+    traceparent: str | None
+    """The trace that the job's submit belongs to."""
     suspects: Mapping[int, int]
     """Items that were in flight when a worker died, and how often each has ended one alone: they run one at a time."""
 
@@ -112,9 +114,12 @@ class Pulse(NamedTuple):
 class Finished(NamedTuple):
     """A job that was completed just now."""
 
+    id: str
     task: str
-    seconds: float
-    """Since it was submitted."""
+    model: str
+    traceparent: str | None
+    created_at: datetime
+    finished_at: datetime
 
 
 class Reaped(NamedTuple):
