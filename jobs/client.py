@@ -226,28 +226,28 @@ class Client:
             )
             loaded = None
             if job.state is JobState.LOADING:
-                loaded = self._fill(job, spec, intake, created)
+                job, loaded = self._fill(job, spec, intake, created)
             elif created:
                 loaded = intake.loaded(job.id, job.counts.total)
         finally:
             intake.close()
         if loaded is not None:
             self._hint(job.queue)
-        return JobHandle(self._store, job.id, loaded)
+        return JobHandle(self._store, job.id, loaded, seen=job)
 
-    def _fill(self, job: Job, spec: JobSpec, intake: Intake, created: bool) -> Loaded | None:
-        """Load and seal a job. None: somebody else with the same key did."""
+    def _fill(self, job: Job, spec: JobSpec, intake: Intake, created: bool) -> tuple[Job, Loaded | None]:
+        """Load and seal a job; the job now, and what was loaded. None: somebody else with the same key did."""
         try:
             loaded = intake.load(self._store, job.id, resumed=not created)
-            self._store.jobs.seal(job.id)
+            return self._store.jobs.seal(job.id), loaded
         except InvalidState:
-            if self._store.jobs.get(job.id).state in (JobState.LOADING, JobState.FAILED, JobState.CANCELLED):
+            now = self._store.jobs.get(job.id)
+            if now.state in (JobState.LOADING, JobState.FAILED, JobState.CANCELLED):
                 raise
-            return None
+            return now, None
         except BaseException as error:
             self._abandon(job, spec, error)
             raise
-        return loaded
 
     def _hint(self, queue: str) -> None:
         """Tell a worker that there is work. Without it the work only starts a few seconds later."""

@@ -25,15 +25,22 @@ PAGE = 1000
 class JobHandle:
     """A job of the store. Cheap to make; everything is read when asked for."""
 
-    def __init__(self, store: "Store", job_id: str, loaded: Loaded | None = None) -> None:
+    def __init__(self, store: "Store", job_id: str, loaded: Loaded | None = None, *, seen: Job | None = None) -> None:
         self._store = store
         self.id = job_id
+        self._seen = seen
         self.loaded = loaded
         """What this very submit stored and skipped; None when the job was there before."""
 
+    @property
+    def job(self) -> Job:
+        """As it was seen last."""
+        return self._seen or self.refresh()
+
     def refresh(self) -> Job:
         """The job as it stands now."""
-        return self._store.jobs.get(self.id)
+        self._seen = self._store.jobs.get(self.id)
+        return self._seen
 
     def wait(self, timeout: float | None = None, progress: bool = False) -> Job:
         """The job once it is final: completed, failed, expired or cancelled. Raises TimeoutError after `timeout` s.

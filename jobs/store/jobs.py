@@ -50,22 +50,20 @@ class Jobs:
         n_items = rows.check_whole(whole)
 
         def work(connection: Connection) -> tuple[Job, bool]:
-            connection.execute(
-                self._db.insert(jobs)
-                .values(**values, created_at=now())
-                .on_conflict_do_nothing()  # a repeat of ours too
-            )
-            row = rows.find(connection, jobs.c.id == values["id"]) or rows.find(
-                connection, (jobs.c.tenant == spec.tenant) & (jobs.c.idempotency_key == spec.idempotency_key)
-            )
+            new = self._db.insert(jobs).values(**values, created_at=now()).on_conflict_do_nothing().returning(jobs)
+            row = connection.execute(new).one_or_none()
+            if row is None:  # it is a repeat of ours, or of somebody else's
+                row = rows.find(connection, jobs.c.id == values["id"]) or rows.find(
+                    connection, (jobs.c.tenant == spec.tenant) & (jobs.c.idempotency_key == spec.idempotency_key)
+                )
             if row is None or bytes(row.request_hash) != request_hash:
                 raise IdempotencyConflict(f"idempotency key {spec.idempotency_key!r} was used for another request")
             created = row.id == values["id"]
             if created and whole and row.state == JobState.LOADING:
                 tenants.admit(connection, row.tenant, whole)
                 rows.insert_blocks(connection, row, whole)
-                self._seal(connection, row, n_items, sum(len(block.chunks) for block in whole))
-                return rows.read(connection, row.id), True
+                sealed = self._seal(connection, row, n_items, sum(len(block.chunks) for block in whole))
+                return progress.fresh(sealed), True
             return progress.read(connection, [row])[0], created
 
         return self._db.write(work)
@@ -305,11 +303,11 @@ class Jobs:
 
         return self._db.read(work)
 
-    def _seal(self, connection: Connection, job: Row[Any], n_items: int, n_chunks: int) -> None:
+    def _seal(self, connection: Connection, job: Row[Any], n_items: int, n_chunks: int) -> Row[Any]:
         values = {"n_items": n_items, "n_chunks": n_chunks, "state": JobState.QUEUED, "sealed_at": now()}
         if job.control == Control.RUN:
             values["turn"] = turns.release(connection, job)
-        connection.execute(update(jobs).where(jobs.c.id == job.id).values(**values))
+        return connection.execute(update(jobs).where(jobs.c.id == job.id).values(**values).returning(jobs)).one()
 
     def _end(self, connection: Connection, job: Row[Any], state: JobState, **values: Any) -> None:
         rows.end(connection, job, state, **values)

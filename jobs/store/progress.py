@@ -49,6 +49,11 @@ def read(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]:
     return [_job(row, _tally(connection, row.id), moment) for row in rows]
 
 
+def fresh(row: Row[Any]) -> Job:
+    """The job of this row, sealed in this very transaction, so that nobody has worked on it yet."""
+    return _job(row, Tally(0, 0, 0, 0, 0, 0), row.sealed_at)
+
+
 def _tally(connection: Connection, job_id: UUID) -> Tally:
     """One aggregate a job, not one for all: without statistics the planner would read the whole table for a list."""
     found = connection.execute(_SUMS, {"job_id": job_id}).one()

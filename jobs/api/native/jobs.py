@@ -122,7 +122,7 @@ def resume(job_id: str, service: Serves, caller: Submitter) -> Job:
 )
 def retry(job_id: str, service: Serves, caller: Submitter) -> Submitted:
     handle = service.client.retry(service.job(caller, job_id).id)
-    return submitted(handle.refresh(), handle.loaded)
+    return submitted(handle.job, handle.loaded)
 
 
 @router.delete("/jobs/{job_id}", status_code=204, responses=documented(404, 409), summary="Delete a job that has ended")
@@ -151,7 +151,7 @@ def submit(
         webhook=wanted.webhook,
         tenant=caller.tenant,
     )
-    return submitted(handle.refresh(), handle.loaded)
+    return submitted(handle.job, handle.loaded)
 
 
 def etag(job: Job) -> str:

@@ -83,7 +83,7 @@ def _submitted(service: Service, caller: Caller, wanted: Endpoint, call: Call) -
         tenant=caller.tenant,
         labels={DIRECT_LABEL: wanted.path},
     )
-    return handle.refresh()
+    return handle.job
 
 
 async def _results(service: Service, job_id: str, count: int) -> list[Result]:
