@@ -158,3 +158,16 @@ class Result(Frozen):
     error: ResultError | None = None
     usage: Usage = Usage()
     kept: dict[str, Any] = Field(default_factory=dict)
+
+
+class Found(Frozen):
+    """A result that a search found."""
+
+    rank: int
+    """1: the nearest."""
+    seq: int
+    custom_id: str
+    score: float
+    """Cosine of the angle between its vector and the query's."""
+    item: dict[str, Any] | None = None
+    """The item as it was submitted."""
