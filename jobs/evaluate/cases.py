@@ -27,13 +27,15 @@ def cases(results: Iterable[Result], field: str, golds: Mapping[str, Any] | None
     none was kept with one, InvalidInput when none is in `golds`; both name what there is instead."""
     found: list[Case] = []
     seen: Result | None = None
+    kept: set[str] = set()
     for result in results:
         seen = result
+        kept.update(result.kept)
         gold = result.kept.get(field) if golds is None else golds.get(result.custom_id)
         if gold is not None:
             found.append(Case(result.custom_id, result.output, gold, result.usage.input_tokens))
     if not found:
-        raise _nothing(field, golds, seen)
+        raise _nothing(field, golds, seen, kept)
     return found
 
 
@@ -85,10 +87,10 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise InvalidInput(f"{path}, after line {line}: {error}") from None
 
 
-def _nothing(field: str, golds: Mapping[str, Any] | None, seen: Result | None) -> InvalidInput:
+def _nothing(field: str, golds: Mapping[str, Any] | None, seen: Result | None, kept: Iterable[str]) -> InvalidInput:
     if seen is None:
         return InvalidInput("the job has no results yet")
     if golds is not None:
         named = ", ".join(list(golds)[:3]) or "no item"
         return InvalidInput(f"no item of the job has a gold value: those are of {named}; the job has {seen.custom_id}")
-    return MissingGold(f"no result has the field {field!r} under kept; kept: {', '.join(seen.kept) or 'nothing'}")
+    return MissingGold(f"no result has the field {field!r} under kept; kept: {', '.join(sorted(kept)) or 'nothing'}")

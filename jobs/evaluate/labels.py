@@ -149,7 +149,7 @@ def _span(entity: Any, case: Case) -> tuple[int, int, str]:
     try:
         group = next(entity[name] for name in ("entity_group", "entity", "label") if name in entity)
         return int(entity["start"]), int(entity["end"]), str(group)
-    except (KeyError, TypeError, ValueError, StopIteration):
+    except (KeyError, TypeError, ValueError, OverflowError, StopIteration):
         text = f"item {case.custom_id}: an entity is {{start, end, entity_group}}, not {entity!r}"
         raise InvalidInput(text) from None
 
