@@ -98,6 +98,8 @@ class Settings(BaseSettings):
     """Where uploaded files lie, as an fsspec URL (`s3://bucket/files`). Default: `files` in `home`."""
     max_request_bytes: int = Field(default=64 * 2**20, ge=1024, le=2**31)
     """Largest body of a request to the API, but for uploads."""
+    max_index_bytes: int = Field(default=2 * 2**30, ge=2**20)
+    """Vectors that the API keeps in memory for searches; a job that has more is not searched over HTTP."""
     log_level: str = Field(default="info", pattern=r"^(debug|info|warning|error)$")
 
     @field_validator("queues", "api_hosts", mode="before")

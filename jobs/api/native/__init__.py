@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter
 
-from jobs.api.native import catalog, events, jobs, keys, results, uploads
+from jobs.api.native import catalog, evaluate, events, jobs, keys, results, search, uploads
 from jobs.api.problems import documented
 
 PREFIX = "/api/v1"
 
 router = APIRouter(prefix=PREFIX, responses=documented(400, 401, 403, 422, 503))
-for each in (jobs, uploads, results, events, catalog, keys):
+for each in (jobs, uploads, results, evaluate, search, events, catalog, keys):
     router.include_router(each.router)
