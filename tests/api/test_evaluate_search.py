@@ -5,6 +5,7 @@ import json
 import math
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -296,6 +297,20 @@ def test_only_jobs_with_a_vector_for_each_text_are_searched(api: Api, work: Work
     assert (other.status_code, several.status_code) == (422, 422)
     assert "is a job of classify; what is searched is the results of embed" in other.json()["detail"]
     assert "pooling none" in several.json()["detail"]
+
+
+def test_a_server_without_numpy_says_what_it_lacks(api: Api, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    labelled, vectored = judged(api, work), embedded(api, work, ["a"])
+    for name in ("numpy", "jobs.evaluate"):  # what imports numpy first may have been imported by another test
+        monkeypatch.setitem(sys.modules, name, None)
+
+    answers = [
+        api.post(f"/jobs/{labelled}/evaluate", json={"gold": "right"}),
+        api.post(f"/jobs/{vectored}/search", json={"like": "0"}),
+    ]
+
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(501, "not_installed")] * 2
+    assert all("pip install 'textmill[evaluate]'" in answer.json()["detail"] for answer in answers)
 
 
 def test_vectors_are_read_once_and_again_when_a_retry_brought_new_ones(
