@@ -13,7 +13,7 @@ COPY migrations ./migrations
 RUN /opt/textmill/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation -w /wheels .
 RUN python -m venv --clear /opt/textmill \
  && /opt/textmill/bin/python -m pip install --no-cache-dir -c constraints.txt \
-        "textmill[api,postgres] @ file://$(ls /wheels/textmill-*.whl)"
+        "textmill[api,evaluate,otel,postgres] @ file://$(ls /wheels/textmill-*.whl)"
 
 FROM python:${PYTHON}-slim
 RUN useradd --uid 10001 --create-home --home-dir /var/lib/textmill textmill

@@ -7,7 +7,8 @@ TextmillError
 │   ├── ModelMismatch           the model exists and does not serve the task
 │   ├── InvalidParams           a parameter is unknown, of the wrong type or out of range
 │   ├── InvalidInput            the input as a whole cannot be read (missing file, format, empty)
-│   │   └── InvalidItems        some of its lines cannot be items; `.problems` lists them
+│   │   ├── InvalidItems        some of its lines cannot be items; `.problems` lists them
+│   │   └── MissingGold         no result has a gold value to be judged by
 │   ├── UnknownJob              no job has that id, or several have that prefix
 │   ├── UnknownKey              no API key has that id
 │   ├── UnknownFile             no uploaded file has that id
@@ -17,6 +18,7 @@ TextmillError
 │   ├── InvalidState            the job is in a state that does not allow the move
 │   ├── IdempotencyConflict     the key was used before for another request
 │   ├── InvalidModel            a model folder that cannot or must not be loaded
+│   ├── NotInstalled            an optional part of Textmill is not installed here
 │   └── InvalidSettings         a setting is wrong, or two of them do not fit
 ├── OutputError                 results could not be written where the caller asked
 ├── SchemaOutdated              the database is at another revision than this code
@@ -94,6 +96,10 @@ class InvalidItems(InvalidInput):
         super().__init__(f"{total} line(s) cannot be items:\n{lines}{rest}{where}")
 
 
+class MissingGold(InvalidInput):
+    """Raised when results are to be judged and not one of them was kept with a gold value."""
+
+
 class UnknownJob(UsageError):
     """Raised when no job has the given id, or when a prefix fits several."""
 
@@ -128,6 +134,10 @@ class IdempotencyConflict(UsageError):
 
 class InvalidModel(UsageError):
     """Raised when a model folder is refused: no safetensors, remote code, a path that leads outside."""
+
+
+class NotInstalled(UsageError):
+    """Raised when something needs packages that only an extra installs; the text says which."""
 
 
 class InvalidSettings(UsageError):

@@ -149,6 +149,10 @@ class Key(Frozen):
     revoked_at: datetime | None = None
 
 
+DIRECT_LABEL = "textmill:direct"
+"""The label of a job that is the answer to one request: nobody is told of its end but who waits for it."""
+
+
 class Tenant(Frozen):
     """What a tenant may do. Null: without a limit of its own."""
 
@@ -234,3 +238,16 @@ class Result(Frozen):
     error: ResultError | None = None
     usage: Usage = Usage()
     kept: dict[str, Any] = Field(default_factory=dict)
+
+
+class Found(Frozen):
+    """A result that a search found."""
+
+    rank: int
+    """1: the nearest."""
+    seq: int
+    custom_id: str
+    score: float
+    """Cosine of the angle between its vector and the query's."""
+    item: dict[str, Any] | None = None
+    """The item as it was submitted."""

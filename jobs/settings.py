@@ -103,6 +103,8 @@ class Settings(BaseSettings):
     """Most requests of a tenant to one server of the HTTP API, where the tenant has no limit of its own."""
     max_request_bytes: int = Field(default=64 * 2**20, ge=1024, le=2**31)
     """Largest body of a request to the API, but for uploads."""
+    max_index_bytes: int = Field(default=2 * 2**30, ge=2**20)
+    """Vectors that the API keeps in memory for searches; a job that has more is not searched over HTTP."""
     metrics_address: str | None = Field(default=None, pattern=r"^.+:\d{1,5}$")
     """`host:port` where a worker, and upkeep, serve their own metrics; further workers of a machine take the ports
     behind it. Default: nowhere."""

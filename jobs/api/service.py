@@ -2,16 +2,18 @@
 
 from typing import TYPE_CHECKING, Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from jobs.api.access import Access, Caller
+from jobs.api.indexes import Indexes
 from jobs.api.limits import RateLimits
 from jobs.api.metrics import Metrics
 from jobs.api.openai.batching import Batching
 from jobs.api.openai.storage import Storage
 from jobs.api.watching import Watching
-from jobs.errors import UnknownJob
+from jobs.errors import InvalidState, UnknownJob
 from jobs.schemas import Job
 from jobs.store import ids
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from jobs.store import Store
 
 
+READERS = 2
+"""Requests that read a whole job at once; the others' threads stay free meanwhile."""
 _BEARER = HTTPBearer(auto_error=False, description="A key, `tm_...`; not needed on loopback as long as there is none.")
 """For OpenAPI alone: `Access` decides."""
 
@@ -35,6 +39,8 @@ class Service:
         self.metrics = Metrics(store)
         self.storage = Storage(settings)
         self.batching = Batching(settings, store, client, self.storage)
+        self.indexes = Indexes(store, settings.max_index_bytes)
+        self.readers = CapacityLimiter(READERS)
 
     def job(self, caller: Caller, job_id: str) -> Job:
         """The caller's job of that whole id. Raises UnknownJob, also for a job of somebody else."""
@@ -42,6 +48,14 @@ class Service:
         job = self.store.jobs.get(job_id)
         if job.tenant != caller.tenant:
             raise UnknownJob(f"no job {job_id!r}")
+        return job
+
+    def readable(self, caller: Caller, job_id: str, *, partial: bool) -> Job:
+        """The caller's job, which has ended unless `partial` results will do. Raises UnknownJob, InvalidState."""
+        job = self.job(caller, job_id)
+        if not (job.state.final or partial):
+            done = f"{job.counts.ok + job.counts.error:,} of {job.counts.total:,} items have a result"
+            raise InvalidState(f"{job.id} is {job.state}, {done}; wait for its end, or take those with partial: true")
         return job
 
 

@@ -1,20 +1,18 @@
 """`textmill evaluate`: a job's results beside gold values, and beside another job's."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from jobs.cli import options
 from jobs.cli.session import client
 from jobs.cli.table import facts, table
-from jobs.errors import OutputError, UsageError
+from jobs.errors import MissingGold, NotInstalled, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from jobs.client import Client
-    from jobs.evaluate import Case, Comparison, Report
+    from jobs.evaluate import Comparison, Report
 
 MOST_ROWS = 30
 """Labels that are printed, those with most gold first; `--json` has all."""
@@ -63,29 +61,32 @@ def evaluate(
     if plot is not None and plot.suffix != ".svg":
         raise UsageError(f"{plot}: plots are .svg files")
     try:
-        from jobs.evaluate import compared, evaluated, measure_for
+        from jobs.evaluate import judged
         from jobs.evaluate.cases import golds_of
     except ImportError as error:
-        raise UsageError(f"{error.name} is not installed: pip install 'textmill[evaluate]'") from None
+        raise NotInstalled(f"{error.name} is not installed: pip install 'textmill[evaluate]'") from None
     golds = golds_of(gold_file, gold, id_field) if gold_file else None
     with client() as opened:
-        task, some, note = _read(opened, job, gold, golds)
-        measure = measure_for(task, threshold=threshold, ranks=top)
-        report, _ = evaluated(task, some, measure, seed=seed, resamples=resamples)
-        comparison = None
-        if against is not None:
-            other_task, others, other_note = _read(opened, against, gold, golds or {c.custom_id: c.gold for c in some})
-            if other_task != task:
-                raise UsageError(f"the jobs are of two tasks: {task} and {other_task}")
-            comparison = compared(some, others, measure, seed=seed, resamples=resamples)
-            note += other_note
+        try:
+            found = judged(
+                opened.get(job),
+                opened.get(against) if against is not None else None,
+                field=gold,
+                golds=golds,
+                threshold=threshold,
+                ranks=top,
+                resamples=resamples,
+                seed=seed,
+            )
+        except MissingGold as error:
+            raise MissingGold(f"{error} (submit with --keep {gold}, or name a --gold-file)") from None
     if plot is not None:
-        _draw(plot, report, job)
+        _draw(plot, found.report, job)
     if as_json:
-        click.echo(json.dumps(report.as_json() | ({"against": comparison.as_json()} if comparison else {})))
+        click.echo(json.dumps(found.as_json()))
     else:
-        click.echo("\n\n".join(filter(None, [*_words(report), _against(comparison, job, against)])))
-    for line in note:
+        click.echo("\n\n".join(filter(None, [*_words(found.report), _against(found.against, job, against)])))
+    for line in found.notes:
         click.echo(f"textmill: {line}", err=True)
 
 
@@ -109,22 +110,6 @@ def _prefilter(job: str, *, as_json: bool) -> str:
         f"the pre-filter kept the best label of {found.recall:.1%} of {found.audited:,} audited texts "
         f"(recall at {found.at}: {found.recall:.4f}, 95 % interval {low:.4f} to {high:.4f})"
     )
-
-
-def _read(
-    opened: "Client", job: str, field: str, golds: dict[str, Any] | None
-) -> "tuple[str, Sequence[Case], list[str]]":
-    """The job's task, its items with gold, and what should be said about them."""
-    from jobs.evaluate import cases
-
-    handle = opened.get(job)
-    found = handle.refresh()
-    some = cases(handle.latest(), field, golds)
-    note = [] if found.state.final else [f"{found.id} is {found.state}; these are the results so far"]
-    done = found.counts.ok + found.counts.error
-    if len(some) < done:
-        note.append(f"{done - len(some):,} of {done:,} results of {found.id} have no gold value and do not count")
-    return found.task, some, note
 
 
 def _words(report: "Report") -> list[str]:

@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
-import orjson
 
 from jobs.cli import options
 from jobs.cli.session import client, store
 from jobs.cli.table import table
 from jobs.cli.workers import Absence
-from jobs.errors import UsageError
 
 if TYPE_CHECKING:
     from jobs.client import Client
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 SHOWN = 100
 """Characters of a text that a table shows."""
 LOOK_S = 0.05
-FIRST = 100
-"""Priority of queries: somebody waits."""
 
 
 @click.command()
@@ -55,8 +51,7 @@ def search(job: str, query: tuple[str, ...], like: str | None, top: int, prefix:
             _say(f"{found.id} is {found.state}; {len(index):,} vectors so far")
         show = _Shown(database, found, as_json=as_json)
         if like is not None:
-            hits = index.nearest(index.vector(like), top + 1)
-            show(f"like {like}", [hit for hit in hits if hit.custom_id != like][:top])
+            show(f"like {like}", index.like(like, top))
             return
         with _asker(settings, database, opened, found) as ask:
             for text in query or _typed(index):
@@ -67,18 +62,17 @@ class _Shown:
     """Prints what was found, with the items' texts."""
 
     def __init__(self, database: "Store", job: "Job", *, as_json: bool) -> None:
-        self._database, self._as_json = database, as_json
-        self._first = database.retries.chain(job.id)[0]
+        self._database, self._job_id, self._as_json = database, job.id, as_json
 
     def __call__(self, query: str, hits: "Sequence[Hit]") -> None:
-        lines = self._database.jobs.lines_of(self._first, [hit.seq for hit in hits])
-        items = {seq: orjson.loads(line) for seq, line in lines.items()}
+        from jobs.search import with_items
+
+        found = with_items(self._database, self._job_id, hits)
         if self._as_json:
-            for rank, hit in enumerate(hits, 1):
-                row = {"query": query, "rank": rank, **hit._asdict(), "item": items.get(hit.seq)}
-                click.echo(json.dumps(row, ensure_ascii=False))
+            for each in found:
+                click.echo(json.dumps({"query": query, **each.model_dump()}, ensure_ascii=False))
         else:
-            rows = [(f"{hit.score:.4f}", hit.custom_id, _text(items.get(hit.seq))) for hit in hits]
+            rows = [(f"{each.score:.4f}", each.custom_id, _text(each.item)) for each in found]
             click.echo(table(("SCORE", "ITEM", "TEXT"), rows))
 
 
@@ -89,20 +83,16 @@ def _asker(
     """Embeds a text as the job's texts were, by whoever works for the deployment; in a home of its own by a worker that
     stays until the last query."""
     from jobs.local.embedded import attend, mill
+    from jobs.search import query_vector, submit_query
 
     machine = None if settings.redis_url else mill(settings, database, role="run", say=_say)
     queue = job.queue if machine is None else settings.queues[0]
 
     def ask(text: str) -> list[float]:
-        handle = opened.submit("embed", [text], model=job.model, params=job.params, queue=queue, priority=FIRST)
+        handle = submit_query(opened, job, text, queue)
         looks = attend(machine, handle.refresh, _say) if machine else _looks(database, handle, queue)
         *_, ended = looks
-        answer = next(handle.results(), None)
-        if answer is None or answer.output is None:
-            why = f"{answer.error.code}: {answer.error.message}" if answer and answer.error else ended.error
-            raise UsageError(f"the query {text!r} could not be embedded: {why}")
-        vector: list[float] = answer.output["embedding"]
-        return vector
+        return query_vector(text, next(handle.results(), None), ended.error)
 
     try:
         yield ask

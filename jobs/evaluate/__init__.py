@@ -2,7 +2,8 @@
 
 from jobs.evaluate.cases import Case, cases
 from jobs.evaluate.comparing import Comparison, compared
+from jobs.evaluate.judging import Judgement, judged
 from jobs.evaluate.measures import measure_for
 from jobs.evaluate.report import Report, evaluated
 
-__all__ = ["Case", "Comparison", "Report", "cases", "compared", "evaluated", "measure_for"]
+__all__ = ["Case", "Comparison", "Judgement", "Report", "cases", "compared", "evaluated", "judged", "measure_for"]

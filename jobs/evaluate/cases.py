@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from jobs.errors import InvalidInput
+from jobs.errors import InvalidInput, MissingGold
 from jobs.schemas import Result
 
 
@@ -23,17 +23,19 @@ class Case(NamedTuple):
 
 
 def cases(results: Iterable[Result], field: str, golds: Mapping[str, Any] | None = None) -> list[Case]:
-    """The items that have a gold value: `golds` by `custom_id`, else what was kept as `field`. Raises InvalidInput when
-    none has one, and names what there is instead."""
+    """The items that have a gold value: `golds` by `custom_id`, else what was kept as `field`. Raises MissingGold when
+    none was kept with one, InvalidInput when none is in `golds`; both name what there is instead."""
     found: list[Case] = []
     seen: Result | None = None
+    kept: set[str] = set()
     for result in results:
         seen = result
+        kept.update(result.kept)
         gold = result.kept.get(field) if golds is None else golds.get(result.custom_id)
         if gold is not None:
             found.append(Case(result.custom_id, result.output, gold, result.usage.input_tokens))
     if not found:
-        raise InvalidInput(_nothing(field, golds, seen))
+        raise _nothing(field, golds, seen, kept)
     return found
 
 
@@ -42,13 +44,22 @@ def golds_of(path: Path, field: str, id_field: str = "custom_id") -> dict[str, A
     counted from 0). Raises InvalidInput with the line."""
     found: dict[str, Any] = {}
     for at, (line, row) in enumerate(_rows(path)):
-        if field not in row:
-            raise InvalidInput(f"{path}, line {line}: no field {field!r}; there are {', '.join(map(str, row))}")
         name = str(at) if row.get(id_field) is None else str(row[id_field])
         if name in found:
             raise InvalidInput(f"{path}, line {line}: {id_field} {name[:100]!r} is there twice")
-        found[name] = row[field]
+        found[name] = _gold_of(row, field, f"{path}, line {line}")
     return found
+
+
+def golds_in(rows: Mapping[str, Mapping[str, Any]], field: str) -> dict[str, Any]:
+    """The gold value of each item, from rows by `custom_id`. Raises InvalidInput with the row that has none."""
+    return {name: _gold_of(row, field, f"gold of item {name!r}") for name, row in rows.items()}
+
+
+def _gold_of(row: Mapping[str, Any], field: str, where: str) -> Any:
+    if field not in row:
+        raise InvalidInput(f"{where}: no field {field!r}; there are {', '.join(map(str, row)) or 'none'}")
+    return row[field]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -76,12 +87,10 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise InvalidInput(f"{path}, after line {line}: {error}") from None
 
 
-def _nothing(field: str, golds: Mapping[str, Any] | None, seen: Result | None) -> str:
+def _nothing(field: str, golds: Mapping[str, Any] | None, seen: Result | None, kept: Iterable[str]) -> InvalidInput:
     if seen is None:
-        return "the job has no results yet"
+        return InvalidInput("the job has no results yet")
     if golds is not None:
-        known = ", ".join(list(golds)[:3]) or "none"
-        return f"no item of the job is in the gold file: it has {known}; the job {seen.custom_id}"
-    kept = ", ".join(seen.kept) or "nothing"
-    hint = f"submit with --keep {field}, or name a --gold-file"
-    return f"no result has the field {field!r} under kept; kept: {kept} ({hint})"
+        named = ", ".join(list(golds)[:3]) or "no item"
+        return InvalidInput(f"no item of the job has a gold value: those are of {named}; the job has {seen.custom_id}")
+    return MissingGold(f"no result has the field {field!r} under kept; kept: {', '.join(sorted(kept)) or 'nothing'}")

@@ -11,6 +11,8 @@ from jobs.evaluate.chance import Array
 from jobs.evaluate.measured import Measured, share
 
 MOST_LABELS = 1000
+MOST_CELLS = 100_000_000
+"""Items times labels: 0.8 GB for each of the few tables of them that are held."""
 
 
 def labelled(some: Sequence[Case], name: str, threshold: float) -> Measured:
@@ -19,6 +21,7 @@ def labelled(some: Sequence[Case], name: str, threshold: float) -> Measured:
     golds = [str(case.gold) for case in some]
     found = [_best(case.output, name) for case in some]
     labels = _known(golds, found)
+    _check_size(some, labels)
     at = {label: number for number, label in enumerate(labels)}
     none = len(labels)
     gold_at = numpy.array([at[gold] for gold in golds])
@@ -45,6 +48,7 @@ def _several(some: Sequence[Case], name: str, threshold: float) -> Measured:
         for case in some
     ]
     labels = _known([each for row in golds for each in row], [each for row in found for each in row])
+    _check_size(some, labels)
     at = {label: number for number, label in enumerate(labels)}
     wanted, given = numpy.zeros((2, len(some), len(labels)))
     for row, (ours, theirs) in enumerate(zip(golds, found, strict=True)):
@@ -77,6 +81,12 @@ def _known(golds: Iterable[str], found: Iterable[str | None]) -> tuple[str, ...]
     if len(ours | theirs) > MOST_LABELS:
         raise InvalidInput(f"{len(ours | theirs):,} different gold values are too many for labels ({_some(ours)})")
     return tuple(sorted(ours | theirs))
+
+
+def _check_size(some: Sequence[Case], labels: Sequence[str]) -> None:
+    if len(some) * len(labels) > MOST_CELLS:
+        counted = f"{len(some):,} items and {len(labels):,} labels"
+        raise InvalidInput(f"{counted} are too many to be counted: items times labels may be {MOST_CELLS:,} at most")
 
 
 def _some(values: Iterable[str]) -> str:
@@ -124,6 +134,7 @@ def entities(some: Sequence[Case]) -> Measured:
     golds = [{_span(entity, case) for entity in _list(case)} for case in some]
     found = [{_span(entity, case) for entity in (case.output or {}).get("entities", ())} for case in some]
     labels = tuple(sorted({group for row in (*golds, *found) for *_, group in row}))
+    _check_size(some, labels)
     tallies = [_counted([ours & theirs, ours, theirs], labels) for ours, theirs in zip(golds, found, strict=True)]
     right = numpy.array([float(ours == theirs) for ours, theirs in zip(golds, found, strict=True)])
     count = len(labels)
@@ -149,7 +160,7 @@ def _span(entity: Any, case: Case) -> tuple[int, int, str]:
     try:
         group = next(entity[name] for name in ("entity_group", "entity", "label") if name in entity)
         return int(entity["start"]), int(entity["end"]), str(group)
-    except (KeyError, TypeError, ValueError, StopIteration):
+    except (KeyError, TypeError, ValueError, OverflowError, StopIteration):
         text = f"item {case.custom_id}: an entity is {{start, end, entity_group}}, not {entity!r}"
         raise InvalidInput(text) from None
 

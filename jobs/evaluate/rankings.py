@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from jobs.errors import InvalidInput
 from jobs.evaluate.cases import Case
@@ -26,13 +27,19 @@ def rankings(some: Sequence[Case], ranks: int) -> Measured:
 def _grades(case: Case) -> dict[int, float]:
     try:
         if isinstance(case.gold, dict):
-            return {int(index): float(grade) for index, grade in case.gold.items()}
+            return {int(index): _finite(grade) for index, grade in case.gold.items()}
         return {int(index): 1.0 for index in (case.gold if isinstance(case.gold, list) else [case.gold])}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         text = (
             f"item {case.custom_id}: gold of rerank is an index, a list of them or a grade by index, not {case.gold!r}"
         )
         raise InvalidInput(text) from None
+
+
+def _finite(grade: Any) -> float:
+    if not math.isfinite(number := float(grade)):
+        raise ValueError("a grade is a finite number")
+    return number
 
 
 def _discounted(grades: Sequence[float]) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy
 
-from jobs.errors import InvalidInput, UsageError
+from jobs.errors import InvalidInput, NotInstalled
 from jobs.evaluate import words
 from jobs.evaluate.cases import Case
 from jobs.evaluate.chance import Array
@@ -47,7 +47,7 @@ def translations(some: Sequence[Case]) -> Measured:
     try:
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError:
-        raise UsageError("translations are evaluated by sacrebleu: pip install 'textmill[evaluate]'") from None
+        raise NotInstalled("translations are evaluated by sacrebleu: pip install 'textmill[evaluate]'") from None
     found = [(case.output or {}).get("translation_text", "") for case in some]
     golds = [_texts(case) for case in some]
     bleu, chrf = BLEU(effective_order=True), CHRF()

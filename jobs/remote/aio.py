@@ -13,7 +13,7 @@ from jobs.corpus.memory import Given
 from jobs.errors import TextmillError
 from jobs.remote import calls
 from jobs.remote.calls import Call, Status
-from jobs.schemas import Job, Result
+from jobs.schemas import Found, Job, Result
 
 if TYPE_CHECKING:
     from httpx2 import Response
@@ -219,6 +219,52 @@ class AsyncJob:
         """The results as flat dicts, for `pandas.DataFrame` or `datasets.Dataset.from_list`: `custom_id`, `status`, the
         output's fields, `error`."""
         return [calls.record(result) async for result in self.results()]
+
+    async def evaluate(
+        self,
+        *,
+        gold: str = "gold",
+        gold_rows: Mapping[str, Mapping[str, Any]] | None = None,
+        against: "AsyncJob | str | None" = None,
+        threshold: float | None = None,
+        top: int | None = None,
+        resamples: int | None = None,
+        seed: int | None = None,
+        partial: bool = False,
+    ) -> dict[str, Any]:
+        """What `textmill evaluate --json` prints: figures with their intervals, and what sets this job apart from the
+        one it is set `against`. Right answers are the field `gold` of what was kept, or of `gold_rows` by `custom_id`.
+        Raises MissingGold, InvalidInput, and InvalidState for a job that still runs unless `partial` results will do.
+        """
+        call = calls.evaluate(
+            self.id,
+            gold=gold,
+            gold_rows=gold_rows,
+            against=against.id if isinstance(against, AsyncJob) else against,
+            threshold=threshold,
+            top=top,
+            resamples=resamples,
+            seed=seed,
+            partial=partial,
+        )
+        report: dict[str, Any] = orjson.loads((await self._client._send(call)).content)
+        return report
+
+    async def search(
+        self,
+        text: str | None = None,
+        *,
+        vector: Sequence[float] | None = None,
+        like: str | None = None,
+        top_k: int = 10,
+        partial: bool = False,
+    ) -> list[Found]:
+        """The results of an embed job that are nearest to a text, to a vector, or to the item of a `custom_id`, with
+        their items. Raises InvalidInput, and InvalidState for a job that still runs unless `partial` results will do.
+        """
+        numbers = None if vector is None else [float(number) for number in vector]
+        call = calls.search(self.id, text=text, vector=numbers, like=like, top_k=top_k, partial=partial)
+        return calls.read_found((await self._client._send(call)).content)
 
     async def cancel(self) -> Job:
         return await self._client.cancel(self.id)

@@ -15,7 +15,7 @@ from jobs import errors, tracing
 from jobs.corpus import ItemSource, Source
 from jobs.corpus.memory import Given
 from jobs.errors import ApiError, ApiUnavailable, InvalidItems, Problem, TextmillError
-from jobs.schemas import Job, Result
+from jobs.schemas import Found, Job, Result
 
 PREFIX = "/api/v1"
 INLINE_BYTES = 8 * 2**20
@@ -121,6 +121,14 @@ def results(job_id: str, *, after: int, status: Status | None) -> Call:
     return Call("GET", f"{PREFIX}/jobs/{job_id}/results", params)
 
 
+def evaluate(job_id: str, **wanted: Any) -> Call:
+    return _posted(job_id, "evaluate", wanted)
+
+
+def search(job_id: str, **wanted: Any) -> Call:
+    return _posted(job_id, "search", wanted)
+
+
 def read_job(content: bytes) -> Job:
     """The job of an answer, which may say more beside it."""
     given = orjson.loads(content)
@@ -131,6 +139,11 @@ def read_results(content: bytes) -> tuple[list[Result], int, bool]:
     """The results of a page, the cursor behind them, and whether there will be no more."""
     page = orjson.loads(content)
     return [Result.model_validate(each) for each in page["data"]], page["next"], page["complete"]
+
+
+def read_found(content: bytes) -> list[Found]:
+    """What a search found, the nearest first."""
+    return [Found.model_validate(each) for each in orjson.loads(content)["data"]]
 
 
 def record(result: Result) -> dict[str, Any]:
@@ -171,6 +184,14 @@ def failure(status: int, content: bytes) -> TextmillError:
 def unreachable(url: str, error: Exception) -> ApiUnavailable:
     """No answer at all."""
     return ApiUnavailable(f"{url} does not answer: {error or type(error).__name__} (after {TRIES} tries)")
+
+
+def _posted(job_id: str, verb: str, wanted: Mapping[str, Any]) -> Call:
+    """A question about a job: what is None is left to the server."""
+    given = {name: value for name, value in wanted.items() if value is not None}
+    body = orjson.dumps(given, option=orjson.OPT_NON_STR_KEYS)
+    headers = {"Content-Type": "application/json"}
+    return Call("POST", f"{PREFIX}/jobs/{job_id}/{verb}", headers=headers, body=body)
 
 
 def _query(wanted: Mapping[str, Any]) -> dict[str, Any]:

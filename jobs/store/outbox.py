@@ -6,14 +6,12 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, select
 
+from jobs.schemas import DIRECT_LABEL
 from jobs.states import DeliveryState
 from jobs.store import ids
 from jobs.store.clock import now
 from jobs.store.dialect import Database
 from jobs.store.tables import batches, deliveries, webhooks
-
-DIRECT_LABEL = "textmill:direct"
-"""The label of a job that is the answer to one request: nobody is told of its end but who waits for it."""
 
 
 def job_ended(database: Database, connection: Connection, job: Row[Any], state: str, error: str | None = None) -> None:

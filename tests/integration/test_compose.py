@@ -201,7 +201,7 @@ def test_images_are_built_from_the_pins_and_run_as_an_ordinary_user(name: str) -
 def test_the_producer_s_image_asks_for_no_machine() -> None:
     text = (ROOT / "deploy" / "producer.Dockerfile").read_text(encoding="utf-8")
 
-    assert "textmill[api,postgres]" in text
+    assert "textmill[api,evaluate,otel,postgres]" in text
     assert "[worker" not in text
 
 

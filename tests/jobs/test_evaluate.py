@@ -261,3 +261,13 @@ def test_the_picture_is_sound_whatever_labels_are_called() -> None:
     said = [each.text for each in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert "a <title> & more" in said
     assert '<b> & "c"' in said
+
+
+@pytest.mark.parametrize("task", ["classify", "ner"])
+def test_more_labels_than_can_be_counted_are_refused(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.evaluate.labels.MOST_CELLS", 5)
+    gold = [{"start": 0, "end": 1, "entity_group": each} for each in "abc"] if task == "ner" else list("abc")
+    some = [Case(str(at), None, gold, 1) for at in range(2)]
+
+    with pytest.raises(InvalidInput, match=r"2 items and 3 labels are too many to be counted.* 5 at most"):
+        evaluated(task, some, measure_for(task))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from jobs.errors import InvalidInput, UsageError
+from jobs.errors import InvalidInput
 from jobs.search import Index, open_index
 from jobs.store import Store
 from jobs.store.values import ResultRow
@@ -51,9 +51,25 @@ def test_items_without_a_vector_are_left_out() -> None:
     index = Index([*rows([[1, 0]]), failed, *(row._replace(seq=2, custom_id="c") for row in rows([[0, 1]]))], 3)
 
     assert (len(index), index.nearest([0, 1], 1)[0].custom_id) == (2, "c")
-    assert index.vector("c").tolist() == [0, 1]
-    with pytest.raises(UsageError, match="no result of the job is named 'b'"):
-        index.vector("b")
+    assert [hit.custom_id for hit in index.like("c", 5)] == ["n0"]
+    with pytest.raises(InvalidInput, match="no result of the job is named 'b'"):
+        index.like("b", 1)
+
+
+@pytest.mark.parametrize("length", [1e-310, 1e-30, 1e30, 1e308])
+def test_a_query_of_any_length_points_the_same_way(length: float) -> None:
+    index = Index(rows([[1, 0], [1, 1]]), 2)
+
+    assert [hit.score for hit in index.nearest([length, length], 2)] == pytest.approx([1, 0.5**0.5], abs=1e-5)
+
+
+def test_an_index_says_what_it_will_take_before_it_takes_it() -> None:
+    told: list[int] = []
+
+    index = Index(rows([[1, 0]] * 5), 5, told.append)
+
+    assert told == [index.size_bytes]
+    assert told[0] >= 5 * 2 * 4
 
 
 def test_a_query_of_another_width_and_a_job_without_vectors_are_refused() -> None:
@@ -68,7 +84,7 @@ def test_only_results_of_embed_are_searched(tmp_path: Path) -> None:
     store.upgrade()
     job = queued_job(store)
 
-    with pytest.raises(UsageError, match=r"is a job of classify; what is searched is the results of embed"):
+    with pytest.raises(InvalidInput, match=r"is a job of classify; what is searched is the results of embed"):
         open_index(store, job.id)
 
     store.close()

@@ -1,7 +1,5 @@
 """Answers at once: a request is a job of its own, ahead of all others."""
 
-import asyncio
-from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -10,21 +8,16 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from jobs.api.access import Caller
+from jobs.api.asking import answers
 from jobs.api.openai import errors
 from jobs.api.openai.endpoints import Call, Endpoint, endpoint
 from jobs.api.openai.errors import BadRequest
 from jobs.api.openai.lines import STATUS, about_now
-from jobs.api.problems import HttpProblem
 from jobs.api.service import Serves, Service, Submitter
-from jobs.errors import InvalidState, UnknownJob
-from jobs.schemas import Job, Result
-from jobs.store.outbox import DIRECT_LABEL
-from jobs.store.results import results_of
+from jobs.schemas import DIRECT_LABEL, Job
 
 PRIORITY = 100
 LONGEST_S = 600.0
-LOOKS_S = (0.01, 0.25)
-"""Between two looks for the answer: at first, and most."""
 
 router = APIRouter()
 
@@ -53,10 +46,7 @@ async def _answered(request: Request, service: Service, caller: Caller, wanted: 
     body = _parsed(await request.body())
     call = wanted.read(body)
     job = await run_sync(_submitted, service, caller, wanted, call)
-    try:
-        results = await _results(service, job.id, len(call.items))
-    finally:
-        await asyncio.shield(run_sync(_put_away, service, job.id))
+    results = await answers(service, job.id, len(call.items), LONGEST_S, instead="a batch has no such limit")
     failed = next((result.error for result in results if result.error is not None), None)
     if failed is not None:
         return errors.answer(STATUS.get(failed.code, 400), failed.message, code=failed.code)
@@ -84,29 +74,3 @@ def _submitted(service: Service, caller: Caller, wanted: Endpoint, call: Call) -
         labels={DIRECT_LABEL: wanted.path},
     )
     return handle.job
-
-
-async def _results(service: Service, job_id: str, count: int) -> list[Result]:
-    """All of them, as soon as they are there. Raises HttpProblem when the job fails or takes too long."""
-    loop = asyncio.get_running_loop()
-    until, wait_s = loop.time() + LONGEST_S, LOOKS_S[0]
-    while True:
-        rows = await run_sync(service.store.results.rows, job_id, 0, count)
-        if len(rows) == count:
-            return results_of(rows)
-        job = await run_sync(service.store.jobs.get, job_id)
-        if job.state.final and job.state != "completed":
-            raise HttpProblem(500, "job_failed", job.error or f"the job is {job.state}")
-        if loop.time() > until:
-            raise HttpProblem(504, "timeout", f"no answer within {LONGEST_S:g} s; a batch has no such limit")
-        await asyncio.sleep(wait_s)
-        wait_s = min(wait_s * 1.5, LOOKS_S[1])
-
-
-def _put_away(service: Service, job_id: str) -> None:
-    """The job is of no use to anybody any more; one that is not done is given up."""
-    with suppress(InvalidState, UnknownJob):
-        if not service.store.jobs.finish(job_id):
-            service.store.jobs.cancel(job_id)
-    with suppress(InvalidState, UnknownJob):
-        service.store.jobs.delete(job_id)
