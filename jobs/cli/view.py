@@ -83,7 +83,12 @@ def _speed(job: Job) -> str | None:
 def _left(job: Job) -> str | None:
     if job.eta_at is None or job.state.final:
         return None
-    return f"about {duration((job.eta_at - datetime.now(UTC)).total_seconds())}"
+    now = datetime.now(UTC)
+    told = f"about {duration((job.eta_at - now).total_seconds())}"
+    if job.eta_early_at is None or job.eta_late_at is None:
+        return told
+    early, late = (duration(max(0.0, (each - now).total_seconds())) for each in (job.eta_early_at, job.eta_late_at))
+    return told if early == late else f"{told} ({early} to {late})"
 
 
 def _moment(moment: datetime | None) -> str | None:

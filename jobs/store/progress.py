@@ -1,5 +1,6 @@
 """Jobs as callers see them: the row, and counts, rate and forecast from one aggregate over its chunks."""
 
+import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -27,7 +28,25 @@ _SUMS = select(
     func.sum(chunks.c.tokens_out),
     func.sum(_ITEMS).filter(_RECENT),
     func.sum(_TOKENS).filter(_RECENT),
+    func.count(chunks.c.finished_at).filter(_RECENT),
+    func.count(chunks.c.finished_at),
 ).where(chunks.c.job_id == bindparam("job_id"))
+
+
+NINE_IN_TEN = 1.645
+"""Nine in ten of a normal distribution lie within so many standard deviations."""
+LONGEST_S = 10 * 365 * 86_400.0
+
+
+class Forecast(NamedTuple):
+    """When a job will have ended."""
+
+    at: datetime | None
+    early_at: datetime | None
+    late_at: datetime | None
+
+
+UNKNOWN = Forecast(None, None, None)
 
 
 class Tally(NamedTuple):
@@ -39,6 +58,8 @@ class Tally(NamedTuple):
     tokens_out: int
     recent_items: int
     recent_tokens: int
+    recent_chunks: int
+    chunks: int
 
 
 def read(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]:
@@ -51,7 +72,7 @@ def read(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]:
 
 def fresh(row: Row[Any]) -> Job:
     """The job of this row, sealed in this very transaction, so that nobody has worked on it yet."""
-    return _job(row, Tally(0, 0, 0, 0, 0, 0), row.sealed_at)
+    return _job(row, Tally(*[0] * len(Tally._fields)), row.sealed_at)
 
 
 def _tally(connection: Connection, job_id: UUID) -> Tally:
@@ -64,6 +85,9 @@ def _job(row: Row[Any], tally: Tally, moment: datetime) -> Job:
     done = tally.ok + tally.error
     state, control = JobState(row.state), Control(row.control)
     rate = _rate(row, tally, moment)
+    runs = state is JobState.RUNNING and control is Control.RUN
+    known = (tally.recent_items, tally.recent_chunks) if tally.recent_items else (done, tally.chunks)
+    forecast = _forecast(row.n_items - done, rate, known, moment) if runs else UNKNOWN
     return Job(
         id=ids.public(row.id),
         task=row.task,
@@ -81,7 +105,9 @@ def _job(row: Row[Any], tally: Tally, moment: datetime) -> Job:
         counts=Counts(total=row.n_items, ok=tally.ok, error=tally.error, pending=max(row.n_items - done, 0)),
         progress=done / row.n_items if row.n_items else float(state in FINAL),
         rate=rate,
-        eta_at=_eta(row.n_items - done, rate, moment) if state is JobState.RUNNING and control is Control.RUN else None,
+        eta_at=forecast.at,
+        eta_early_at=forecast.early_at,
+        eta_late_at=forecast.late_at,
         first_eta_at=row.first_eta_at,
         usage=JobUsage(input_tokens=tally.tokens_in, output_tokens=tally.tokens_out),
         in_force=row.in_force,
@@ -110,10 +136,20 @@ def _rate(row: Row[Any], tally: Tally, moment: datetime) -> Rate:
     return Rate(items_per_s=round(items / seconds, 3), tokens_per_s=round(tokens / seconds, 3))
 
 
-def _eta(left: int, rate: Rate, moment: datetime) -> datetime | None:
-    if not rate.items_per_s:
-        return None
-    return moment + timedelta(seconds=min(left / rate.items_per_s, 10 * 365 * 86_400))
+def _forecast(left: int, rate: Rate, known: tuple[int, int], moment: datetime) -> Forecast:
+    """When the rest is done at this rate, which is `known` from so many items in so many chunks.
+
+    Chunks that end are taken for events of a Poisson process: nine times in ten the logarithm of the time that m more
+    of them take is known to 1.64 x sqrt(1/n + 1/m) when n have been seen.
+    """
+    items, n_chunks = known
+    if not rate.items_per_s or not items:
+        return UNKNOWN
+    more = max(1.0, left * n_chunks / items)
+    factor = math.exp(NINE_IN_TEN * math.sqrt(1 / n_chunks + 1 / more))
+    seconds = left / rate.items_per_s
+    early, late = seconds / factor, seconds * factor
+    return Forecast(*(moment + timedelta(seconds=min(each, LONGEST_S)) for each in (seconds, early, late)))
 
 
 def by_prefix(connection: Connection, text: str) -> list[Row[Any]]:

@@ -20,7 +20,7 @@ from jobs.schemas import MOST_LABELS, Job
 from jobs.states import JobState
 
 LONGEST_WAIT_S = 60.0
-VOLATILE = {"rate", "eta_at"}
+VOLATILE = {"rate", "eta_at", "eta_early_at", "eta_late_at"}
 """Changes with every look, and is no change of the job."""
 
 router = APIRouter(tags=["jobs"])
