@@ -67,7 +67,7 @@ def served(running: Deployment) -> Iterator[tuple[str, psutil.Process]]:
 
 def waiting(running: Deployment, url: str, process: psutil.Process) -> list[dict[str, object]]:
     """Everybody waits for one job, which is paused: how long until the last one knows, and what waiting costs."""
-    job_id = _submit(httpx2, url, 10)
+    job_id = _submit(httpx2, url, _body(10))
     moments, idle, memory = asyncio.run(_wait_all(running, url, job_id, process))
     return [
         _row(f"{len(moments):,} who wait, half by long poll: the last one knows after, s", max(moments), 1.0),
@@ -119,16 +119,16 @@ async def _stream(http: Any, path: str, ready: asyncio.Semaphore) -> float:
 
 def submits(url: str, process: psutil.Process) -> list[dict[str, object]]:
     """Inline jobs of so many items a second, by a few clients at once."""
-    until, counts = time.monotonic() + SUBMIT_S, itertools.count()
+    body = _body(ITEMS)  # made beforehand: the clients have the same cores
+    until = time.monotonic() + SUBMIT_S
 
     def go_on() -> list[float]:
         taken = []
         with httpx2.Client() as http:
             while time.monotonic() < until:
                 start = time.perf_counter()
-                _submit(http, url, ITEMS)
+                _submit(http, url, body)
                 taken.append(time.perf_counter() - start)
-                next(counts)
         return taken
 
     with ThreadPoolExecutor(SUBMITTERS) as pool:
@@ -139,9 +139,12 @@ def submits(url: str, process: psutil.Process) -> list[dict[str, object]]:
     ]
 
 
-def _submit(http: Any, url: str, count: int) -> str:
+def _body(count: int) -> bytes:
     items = [{"text": text} for text in itertools.islice(texts.lines(count, characters=60), count)]
-    body = json.dumps({"task": "classify", "model": "fake", "items": items}).encode()
+    return json.dumps({"task": "classify", "model": "fake", "items": items}).encode()
+
+
+def _submit(http: Any, url: str, body: bytes) -> str:
     answer = http.post(f"{url}/api/v1/jobs", content=body, headers={"Content-Type": "application/json"})
     answer.raise_for_status()
     return str(answer.json()["id"])
