@@ -15,7 +15,9 @@ TextmillError
 │   ├── UnknownBatch            no batch has that id
 │   ├── UnknownWebhook          no webhook, or no delivery of it, has that id
 │   ├── QuotaExceeded           the tenant has as much in line as it may; later there is room again
+│   ├── UnknownUpload           no upload has that id
 │   ├── InvalidState            the job is in a state that does not allow the move
+│   ├── WrongOffset             the next byte of an upload is another one
 │   ├── IdempotencyConflict     the key was used before for another request
 │   ├── InvalidModel            a model folder that cannot or must not be loaded
 │   ├── NotInstalled            an optional part of Textmill is not installed here
@@ -124,8 +126,16 @@ class QuotaExceeded(UsageError):
     """Raised at submit when the tenant has, or would have, more items or tokens in line than its quota."""
 
 
+class UnknownUpload(UsageError):
+    """Raised when no upload of the caller's tenant has the given id."""
+
+
 class InvalidState(UsageError):
-    """Raised when a move is not allowed from the job's present state."""
+    """Raised when a move is not allowed from the present state of the job, the batch or the upload."""
+
+
+class WrongOffset(UsageError):
+    """Raised when bytes of an upload do not follow those that are there; the text says where to go on."""
 
 
 class IdempotencyConflict(UsageError):

@@ -101,6 +101,8 @@ class Settings(BaseSettings):
     """Networks that webhooks may reach although they are not public (`10.0.0.0/8`); commas between."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     """Most requests of a tenant to one server of the HTTP API, where the tenant has no limit of its own."""
+    upload_timeout_s: float = Field(default=86_400.0, ge=1, le=31_536_000)
+    """A resumable upload to which nothing is added for this long expires."""
     max_request_bytes: int = Field(default=64 * 2**20, ge=1024, le=2**31)
     """Largest body of a request to the API, but for uploads."""
     max_index_bytes: int = Field(default=2 * 2**30, ge=2**20)

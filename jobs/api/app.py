@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from jobs.api import metrics, native, problems, root
 from jobs.api.access import SAFE, Access
 from jobs.api.gate import Gate
+from jobs.api.native.tus import Tus
 from jobs.api.openai import routes as openai
 from jobs.api.service import Service
 from jobs.client import Client
@@ -19,6 +20,14 @@ from jobs.store import Store
 
 THREADS = 8
 """Requests that work at once: as many as the store has connections. Those that wait for a change take none."""
+
+STREAMED = (
+    f"{native.PREFIX}/jobs/upload",
+    f"{native.PREFIX}/uploads/[^/]+",
+    f"{openai.PREFIX}/files",
+    f"{openai.PREFIX}/uploads/[^/]+/parts",
+)
+"""Paths whose bodies may be as large as a job's items."""
 
 
 def create_app(settings: Settings, store: Store, queue: Queue, *, open_to_all: bool) -> FastAPI:
@@ -54,12 +63,12 @@ def create_app(settings: Settings, store: Store, queue: Queue, *, open_to_all: b
     app.include_router(openai.router)
     app.include_router(root.router)
     app.add_middleware(metrics.Measured, metrics=service.metrics, prefixes=(native.PREFIX, openai.PREFIX))
-    streamed = (f"{native.PREFIX}/jobs/upload", f"{openai.PREFIX}/files")
+    app.add_middleware(Tus, prefix=f"{native.PREFIX}/uploads")
     app.add_middleware(
         Gate,
         hosts=settings.api_hosts,
         most=settings.max_request_bytes,
-        streamed=streamed,
+        streamed=STREAMED,
         most_streamed=settings.max_job_bytes,
     )
 

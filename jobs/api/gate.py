@@ -1,5 +1,6 @@
 """What every request passes before a route sees it: where it comes from, how large it is, what it is called."""
 
+import re
 import secrets
 from collections.abc import Collection
 
@@ -13,13 +14,14 @@ REQUEST_ID = b"x-request-id"
 
 class Gate:
     """Refuses requests for other hosts, from other sites, and with bodies of more than `most` bytes, told or not (but
-    for paths whose bodies are `streamed`: there of more than `most_streamed`, where it is told). Names each request."""
+    for paths that a pattern of `streamed` matches: there of more than `most_streamed`, where it is told). Names each
+    request."""
 
     def __init__(
         self, app: ASGIApp, *, hosts: Collection[str], most: int, streamed: Collection[str], most_streamed: int
     ) -> None:
         self._app, self._hosts, self._most = app, hosts, most
-        self._streamed, self._most_streamed = streamed, most_streamed
+        self._streamed, self._most_streamed = re.compile("|".join(streamed)), most_streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,7 +42,7 @@ class Gate:
             await rendered(scope["path"], problem)(scope, receive, named)
             return
         told = headers.get(b"content-length", "0")
-        if scope["path"] not in self._streamed:
+        if not self._streamed.fullmatch(scope["path"]):
             await self._limited(scope, receive, named, told=told)
         elif told.isdigit() and int(told) > self._most_streamed:
             most = f"{self._most_streamed:,} bytes (setting max_job_bytes)"

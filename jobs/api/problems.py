@@ -30,8 +30,10 @@ from jobs.errors import (
     UnknownJob,
     UnknownKey,
     UnknownModel,
+    UnknownUpload,
     UnknownWebhook,
     UsageError,
+    WrongOffset,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -47,7 +49,9 @@ _STATUS: Mapping[type[TextmillError], int] = {
     UnknownFile: 404,
     UnknownBatch: 404,
     UnknownWebhook: 404,
+    UnknownUpload: 404,
     InvalidState: 409,
+    WrongOffset: 409,
     IdempotencyConflict: 409,
     QuotaExceeded: 429,
     NotInstalled: 501,

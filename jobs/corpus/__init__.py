@@ -6,12 +6,14 @@ A format is a file in this folder with a FORMAT, or an entry point `textmill.cor
 import importlib
 import os
 import pkgutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
+from typing import BinaryIO
 
 from jobs.corpus.base import Fields, Format, Line, Place, Source, Writer
 from jobs.corpus.memory import ItemSource
@@ -20,7 +22,7 @@ from jobs.corpus.source import SNIFFED, STDIN, FileSource, file_place, piped, st
 from jobs.errors import InvalidInput, OutputError
 
 __all__ = ["Fields", "Format", "ItemSource", "Line", "Place", "Sink", "Source", "Writer"]
-__all__ += ["formats", "open_sink", "open_source"]
+__all__ += ["formats", "open_sink", "open_source", "stored_source"]
 
 STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 """Other names of standard output; as files they would be replaced, not written to."""
@@ -59,6 +61,25 @@ def open_source(
     chosen = _named(form) if form is not None else None
     inputs = [_input(str(path), shown.get(str(path), str(path)), chosen) for path in given]
     return FileSource(inputs, fields, max_line_bytes)
+
+
+def stored_source(
+    opened: Callable[[], BinaryIO],
+    *,
+    form: str,
+    shown: str,
+    text_field: str | None = None,
+    id_field: str | None = None,
+    main_field: str = "text",
+    max_line_bytes: int = MAX_LINE_BYTES,
+) -> Source:
+    """The items of bytes that never change and can be opened as often as one likes, in the format of that name.
+
+    `shown`: what messages call them.
+    """
+    fields = Fields(main=main_field, text=text_field, id=id_field)
+    place = Place(shown, Path(shown), opened)
+    return FileSource([(replace(_named(form), version=lambda _: None), place)], fields, max_line_bytes)
 
 
 def open_sink(target: str | PathLike[str], *, columns: Sequence[str] = (), kept: Sequence[str] = ()) -> Sink:

@@ -12,7 +12,7 @@ from jobs.corpus import Source
 from jobs.corpus.memory import Given
 from jobs.errors import TextmillError
 from jobs.remote import calls
-from jobs.remote.calls import Call, Status
+from jobs.remote.calls import Call, Status, Steps
 from jobs.schemas import Found, Job, Result
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class AsyncClient:
 
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx2.AsyncClient(base_url=url.rstrip("/"), headers=headers, timeout=timeout_s)
-        self._url = url
+        self._url, self._timeout_s = url, timeout_s
         self._main_fields: dict[str, str] = {}
 
     async def submit(
@@ -52,7 +52,7 @@ class AsyncClient:
     ) -> "AsyncJob":
         """The job, stored and ready for workers, as `jobs.client.Client.submit` does it. `items` may be any iterable:
         it is read once, and never all in memory."""
-        call = calls.submit(
+        steps = calls.submit(
             task,
             items,
             main_field=await self._main_field(task),
@@ -67,7 +67,7 @@ class AsyncClient:
             idempotency_key=idempotency_key,
             deadline_at=deadline_at,
         )
-        return AsyncJob(self, calls.read_job((await self._send(call)).content))
+        return AsyncJob(self, await self._through(steps))
 
     async def run(
         self, task: str, items: Iterable[Given] | Source, *, timeout: float | None = None, **wanted: Any
@@ -132,34 +132,50 @@ class AsyncClient:
             self._main_fields[task] = orjson.loads((await self._send(calls.task_of(task))).content)["main_field"]
         return self._main_fields[task]
 
+    async def _through(self, steps: Steps[Job]) -> Job:
+        """What comes of the steps."""
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    answer = await self._send(call)
+                except TextmillError as error:
+                    call = steps.throw(error)
+                else:
+                    call = steps.send(answer)
+        except StopIteration as done:
+            job: Job = done.value
+            return job
+
     async def _send(self, call: Call) -> "Response":
         """The answer, if it is a good one; tried again as long as that can help."""
         import httpx2
 
         last: TextmillError | None = None
-        try:
-            for attempt in range(calls.TRIES):
-                told = None
-                try:
-                    content = _pieces(call) if call.file is not None else call.body
-                    response = await self._http.request(
-                        call.method, call.path, params=call.params, headers=calls.traced(call), content=content
-                    )
-                    if response.status_code < 400:
-                        return response
-                    last = calls.failure(response.status_code, response.content)
-                    if response.status_code not in calls.AGAIN:
-                        raise last
-                    told = response.headers.get("retry-after")
-                except httpx2.TransportError as error:
-                    last = calls.unreachable(self._url, error)
-                if attempt < calls.TRIES - 1:
-                    await asyncio.sleep(calls.pause_s(attempt, told))
-            assert last is not None
-            raise last
-        finally:
-            if call.file is not None:
-                call.file.close()
+        await asyncio.sleep(call.wait_s)
+        for attempt in range(call.tries):
+            told = None
+            try:
+                response = await self._http.request(
+                    call.method,
+                    call.path,
+                    params=call.params,
+                    headers=calls.traced(call),
+                    content=_pieces(call) if call.file is not None else call.body,
+                    timeout=self._timeout_s + call.longer_s,
+                )
+                if response.status_code < 400:
+                    return response
+                last = calls.failure(response.status_code, response.content)
+                if response.status_code not in calls.AGAIN:
+                    raise last
+                told = response.headers.get("retry-after")
+            except httpx2.TransportError as error:
+                last = calls.unreachable(self._url, error)
+            if attempt < call.tries - 1:
+                await asyncio.sleep(calls.pause_s(attempt, told))
+        assert last is not None
+        raise last
 
 
 class AsyncJob:

@@ -4,23 +4,44 @@ import random
 import re
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 import orjson
 
 from jobs import errors, tracing
 from jobs.corpus import ItemSource, Source
 from jobs.corpus.memory import Given
-from jobs.errors import ApiError, ApiUnavailable, InvalidItems, Problem, TextmillError
+from jobs.errors import (
+    ApiError,
+    ApiUnavailable,
+    InvalidItems,
+    Problem,
+    TextmillError,
+    UsageError,
+    WrongOffset,
+)
 from jobs.schemas import Found, Job, Result
+
+if TYPE_CHECKING:
+    from httpx2 import Response
+
+T = TypeVar("T")
 
 PREFIX = "/api/v1"
 INLINE_BYTES = 8 * 2**20
 """Items of more bytes are sent as an upload, a piece at a time."""
-PIECE_BYTES = 2**20
+PIECE_BYTES = 32 * 2**20
+"""Of one request of an upload."""
+READ_BYTES = 2**20
+FILE_KEPT_S = 86_400
+"""An uploaded file is deleted once it is a job; if nobody is left to do so, after this time."""
+LOADED_BYTES_S = 4 * 2**20
+"""As slowly, in the worst case, a server makes items of a file."""
 TRIES, FIRST_WAIT_S, LONGEST_WAIT_S = 6, 0.5, 20.0
 AGAIN = frozenset({408, 429, 502, 503, 504})
 WAIT_S = 30.0
@@ -33,7 +54,7 @@ Status = Literal["ok", "error"]
 
 @dataclass(slots=True)
 class Call:
-    """One request. `body` is JSON; `file` is sent as it is, from its start each time."""
+    """One request. `body` is JSON; of `file`, `length` bytes from `start` on are sent as they are."""
 
     method: str
     path: str
@@ -41,14 +62,28 @@ class Call:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None
     file: IO[bytes] | None = None
+    start: int = 0
+    length: int = 0
+    tries: int = TRIES
+    wait_s: float = 0.0
+    """Before it is sent."""
+    longer_s: float = 0.0
+    """How much longer its answer may take than others."""
 
     @property
     def pieces(self) -> Iterator[bytes]:
-        """The file, from its start."""
+        """What is sent of the file."""
         assert self.file is not None
-        self.file.seek(0)
-        while piece := self.file.read(PIECE_BYTES):
+        self.file.seek(self.start)
+        left = self.length
+        while left and (piece := self.file.read(min(READ_BYTES, left))):
+            left -= len(piece)
             yield piece
+
+
+Steps = Generator[Call, "Response", T]
+"""Calls to be made one after the other: it is sent each one's answer, or thrown its error, and returns what came of it.
+So both clients share what is more than one call."""
 
 
 def submit(
@@ -59,24 +94,20 @@ def submit(
     idempotency_key: str | None,
     deadline_at: datetime | None,
     **wanted: Any,
-) -> Call:
+) -> Steps[Job]:
     """A submit, safe to repeat: it has a key of its own unless the caller gives one. Raises InvalidInput."""
-    spooled = _spooled(items if isinstance(items, Source) else ItemSource(items, main_field))
-    headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-    given = {name: value for name, value in wanted.items() if value}
+    given = {"task": task, **{name: value for name, value in wanted.items() if value}}
     if deadline_at is not None:
         given["deadline_at"] = deadline_at.isoformat()
-    size = spooled.tell()
-    if size > INLINE_BYTES:
-        headers["Content-Type"] = "application/x-ndjson"
-        params = {"task": task, **_query(given)}
-        return Call("POST", f"{PREFIX}/jobs/upload", params, headers, file=spooled)
-    spooled.seek(0)
-    lines = b",".join(line.rstrip(b"\n") for line in spooled)
-    spooled.close()
-    head = orjson.dumps({"task": task, **given})[:-1]
-    headers["Content-Type"] = "application/json"
-    return Call("POST", f"{PREFIX}/jobs", headers=headers, body=head + b',"items":[' + lines + b"]}")
+    headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex, "Content-Type": "application/json"}
+    call = Call("POST", f"{PREFIX}/jobs", headers=headers)
+    with _spooled(items if isinstance(items, Source) else ItemSource(items, main_field)) as spooled:
+        if spooled.tell() > INLINE_BYTES:
+            return (yield from _as_file(call, given, spooled))
+        spooled.seek(0)
+        lines = b",".join(line.rstrip(b"\n") for line in spooled)
+    call.body = orjson.dumps(given)[:-1] + b',"items":[' + lines + b"]}"
+    return read_job((yield call).content)
 
 
 def traced(call: Call) -> dict[str, str]:
@@ -194,14 +225,56 @@ def _posted(job_id: str, verb: str, wanted: Mapping[str, Any]) -> Call:
     return Call("POST", f"{PREFIX}/jobs/{job_id}/{verb}", headers=headers, body=body)
 
 
-def _query(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """The wishes of a submit as parameters of an upload."""
-    told = {name: value for name, value in wanted.items() if name not in ("params", "labels")}
-    if params := wanted.get("params"):
-        told["params"] = orjson.dumps(params).decode()
-    if labels := wanted.get("labels"):
-        told["label"] = [f"{name}:{value}" for name, value in labels.items()]
-    return told
+def _as_file(call: Call, given: Mapping[str, Any], spooled: IO[bytes]) -> Steps[Job]:
+    """Upload the items, submit the file, and throw it away."""
+    size = spooled.tell()
+    path, file_id = yield from _uploaded(spooled, size)
+    call.body, call.longer_s = orjson.dumps({**given, "file": file_id}), size / LOADED_BYTES_S
+    try:
+        answer = yield call
+    except UsageError:
+        yield from _thrown_away(path)
+        raise
+    yield from _thrown_away(path)
+    return read_job(answer.content)
+
+
+def _uploaded(file: IO[bytes], size: int) -> Steps[tuple[str, str]]:
+    """The path of an upload of the file, and the file's id. Goes on from what the server has, whatever breaks."""
+    told = {"filename": b"items.jsonl", "expires_after": str(FILE_KEPT_S).encode()}
+    metadata = ",".join(f"{key} {b64encode(value).decode()}" for key, value in told.items())
+    headers = {"Upload-Length": str(size), "Upload-Metadata": metadata}
+    answer = yield Call("POST", f"{PREFIX}/uploads", headers=headers)
+    path = f"{PREFIX}/uploads/{answer.headers['location'].rpartition('/')[2]}"
+    in_vain = 0
+    while "textmill-file" not in answer.headers:
+        at = int(answer.headers["upload-offset"])
+        try:
+            answer = yield _piece(path, file, at, size)
+        except (ApiUnavailable, WrongOffset):
+            if in_vain == TRIES - 1:
+                raise
+            answer = yield Call("HEAD", path, wait_s=pause_s(in_vain, None))
+            in_vain += 1
+        if int(answer.headers["upload-offset"]) > at:
+            in_vain = 0
+    return path, answer.headers["textmill-file"]
+
+
+def _piece(path: str, file: IO[bytes], at: int, size: int) -> Call:
+    """Sent once: after an error nobody knows how much of it has arrived."""
+    length = min(PIECE_BYTES, size - at)
+    headers = {
+        "Upload-Offset": str(at),
+        "Content-Type": "application/offset+octet-stream",
+        "Content-Length": str(length),
+    }
+    return Call("PATCH", path, headers=headers, file=file, start=at, length=length, tries=1)
+
+
+def _thrown_away(path: str) -> Steps[None]:
+    with suppress(TextmillError):  # then the server does so when its time is over
+        yield Call("DELETE", path, tries=1)
 
 
 def _spooled(source: Source) -> IO[bytes]:

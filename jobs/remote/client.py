@@ -11,7 +11,7 @@ from jobs.corpus import Source
 from jobs.corpus.memory import Given
 from jobs.errors import TextmillError
 from jobs.remote import calls
-from jobs.remote.calls import Call, Status
+from jobs.remote.calls import Call, Status, Steps
 from jobs.schemas import Found, Job, Result
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class HttpClient:
 
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx2.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout_s)
-        self._url = url
+        self._url, self._timeout_s = url, timeout_s
         self._main_fields: dict[str, str] = {}
 
     def submit(
@@ -51,7 +51,7 @@ class HttpClient:
     ) -> "HttpJob":
         """The job, stored and ready for workers, as `jobs.client.Client.submit` does it. `items` may be any iterable:
         it is read once, and never all in memory."""
-        call = calls.submit(
+        steps = calls.submit(
             task,
             items,
             main_field=self._main_field(task),
@@ -66,7 +66,7 @@ class HttpClient:
             idempotency_key=idempotency_key,
             deadline_at=deadline_at,
         )
-        return HttpJob(self, calls.read_job(self._send(call).content))
+        return HttpJob(self, self._through(steps))
 
     def run(
         self, task: str, items: Iterable[Given] | Source, *, timeout: float | None = None, **wanted: Any
@@ -131,34 +131,50 @@ class HttpClient:
             self._main_fields[task] = orjson.loads(self._send(calls.task_of(task)).content)["main_field"]
         return self._main_fields[task]
 
+    def _through(self, steps: Steps[Job]) -> Job:
+        """What comes of the steps."""
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    answer = self._send(call)
+                except TextmillError as error:
+                    call = steps.throw(error)
+                else:
+                    call = steps.send(answer)
+        except StopIteration as done:
+            job: Job = done.value
+            return job
+
     def _send(self, call: Call) -> "Response":
         """The answer, if it is a good one; tried again as long as that can help."""
         import httpx2
 
         last: TextmillError | None = None
-        try:
-            for attempt in range(calls.TRIES):
-                told = None
-                try:
-                    content = call.pieces if call.file is not None else call.body
-                    response = self._http.request(
-                        call.method, call.path, params=call.params, headers=calls.traced(call), content=content
-                    )
-                    if response.status_code < 400:
-                        return response
-                    last = calls.failure(response.status_code, response.content)
-                    if response.status_code not in calls.AGAIN:
-                        raise last
-                    told = response.headers.get("retry-after")
-                except httpx2.TransportError as error:
-                    last = calls.unreachable(self._url, error)
-                if attempt < calls.TRIES - 1:
-                    time.sleep(calls.pause_s(attempt, told))
-            assert last is not None
-            raise last
-        finally:
-            if call.file is not None:
-                call.file.close()
+        time.sleep(call.wait_s)
+        for attempt in range(call.tries):
+            told = None
+            try:
+                response = self._http.request(
+                    call.method,
+                    call.path,
+                    params=call.params,
+                    headers=calls.traced(call),
+                    content=call.pieces if call.file is not None else call.body,
+                    timeout=self._timeout_s + call.longer_s,
+                )
+                if response.status_code < 400:
+                    return response
+                last = calls.failure(response.status_code, response.content)
+                if response.status_code not in calls.AGAIN:
+                    raise last
+                told = response.headers.get("retry-after")
+            except httpx2.TransportError as error:
+                last = calls.unreachable(self._url, error)
+            if attempt < call.tries - 1:
+                time.sleep(calls.pause_s(attempt, told))
+        assert last is not None
+        raise last
 
 
 class HttpJob:

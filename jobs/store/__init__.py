@@ -15,6 +15,7 @@ from jobs.store.results import Results
 from jobs.store.retention import Retention
 from jobs.store.retries import Retries
 from jobs.store.tenants import Tenants
+from jobs.store.uploads import Uploads
 from jobs.store.webhooks import Webhooks
 from jobs.store.workers import Workers
 
@@ -43,6 +44,7 @@ class Store:
         self.models = Models(database)
         self.keys = Keys(database)
         self.files = Files(database)
+        self.uploads = Uploads(database)
         self.batches = Batches(database)
         self.tenants = Tenants(database)
         self.webhooks = Webhooks(database)

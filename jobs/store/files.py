@@ -12,6 +12,9 @@ from jobs.store.clock import now
 from jobs.store.dialect import Database
 from jobs.store.tables import files
 
+LEAST_KEPT_S, MOST_KEPT_S = 3600, 2_592_000
+"""What a caller may say of how long a file is kept."""
+
 
 class FileRow(NamedTuple):
     id: str
@@ -21,6 +24,13 @@ class FileRow(NamedTuple):
     bytes: int
     created_at: datetime
     expires_at: datetime | None
+    parts: list[str] | None
+    """The parts of the upload that it is read from, in order. None: it came whole."""
+
+    @property
+    def names(self) -> list[str]:
+        """Under which its bytes lie, in order."""
+        return [self.id] if self.parts is None else self.parts
 
 
 _COLUMNS = [files.c[name] for name in FileRow._fields]

@@ -273,11 +273,46 @@ files = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("created_at", Utc, nullable=False),
     Column("expires_at", Utc),
+    # The ids of the parts it is read from, in order. Null: its bytes lie under its own id.
+    Column("parts", JSON(none_as_null=True)),
     CheckConstraint("bytes >= 0", name="bytes"),
 )
 Index("ix_files_tenant", files.c.tenant, files.c.id)
 _TIMED = text("expires_at IS NOT NULL")
 Index("ix_files_expires", files.c.expires_at, postgresql_where=_TIMED, sqlite_where=_TIMED)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("metadata", Text),
+    Column("keep_s", Integer),
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc, nullable=False),
+    Column("completed_at", Utc),
+    Column("cancelled_at", Utc),
+    Column("file_id", Text),
+    CheckConstraint("bytes >= 0", name="bytes"),
+    CheckConstraint("(completed_at IS NULL) = (file_id IS NULL)", name="completed"),
+)
+Index("ix_uploads_expires", uploads.c.expires_at)
+
+parts = Table(
+    # A row is there until a file is read from the part, or until the part's bytes are gone.
+    "parts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("upload_id", Text, ForeignKey("uploads.id"), nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    UniqueConstraint("upload_id", "position"),
+    CheckConstraint("position >= 0 AND bytes > 0", name="span"),
+)
 
 batches = Table(
     "batches",

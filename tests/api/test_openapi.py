@@ -21,6 +21,7 @@ with warnings.catch_warnings():
         status_code_conformance,
     )
 
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
 CHECKS = [
     not_a_server_error,
     content_type_conformance,

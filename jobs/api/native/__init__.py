@@ -2,11 +2,22 @@
 
 from fastapi import APIRouter
 
-from jobs.api.native import catalog, evaluate, events, jobs, keys, results, search, uploads, webhooks
+from jobs.api.native import (
+    catalog,
+    evaluate,
+    events,
+    jobs,
+    keys,
+    results,
+    resumable,
+    search,
+    uploads,
+    webhooks,
+)
 from jobs.api.problems import documented
 
 PREFIX = "/api/v1"
 
 router = APIRouter(prefix=PREFIX, responses=documented(400, 401, 403, 422, 429, 503))
-for each in (jobs, uploads, results, evaluate, search, events, catalog, keys, webhooks):
+for each in (jobs, uploads, resumable, results, evaluate, search, events, catalog, keys, webhooks):
     router.include_router(each.router)

@@ -12,12 +12,14 @@ from pydantic import StringConstraints
 
 from jobs.api.access import Caller
 from jobs.api.native.shapes import MOST_JOBS, JobPage, Submission, Submitted, Wanted, submitted
-from jobs.api.problems import documented
+from jobs.api.problems import HttpProblem, code_of, documented
 from jobs.api.service import Reader, Serves, Service, Submitter
 from jobs.api.watching import pulse_of
-from jobs.corpus import Source
+from jobs.corpus import Source, stored_source
+from jobs.errors import UnknownFile
 from jobs.schemas import MOST_LABELS, Job
 from jobs.states import JobState
+from jobs.tasks import find
 
 LONGEST_WAIT_S = 60.0
 VOLATILE = {"rate", "eta_at", "eta_early_at", "eta_late_at"}
@@ -46,7 +48,8 @@ def create(
     idempotency_key: IdempotencyKey = None,
 ) -> Submitted:
     """All items are checked first: a wrong one refuses the job (or is left out), and every wrong one is listed."""
-    job = submit(service, caller, wanted, wanted.items, idempotency_key)
+    items = _in_file(service, caller, wanted, wanted.file) if wanted.file is not None else wanted.items or []
+    job = submit(service, caller, wanted, items, idempotency_key)
     response.headers["Location"] = request.app.url_path_for("look", job_id=job.id)
     return job
 
@@ -158,6 +161,23 @@ def etag(job: Job) -> str:
     """Differs whenever something of the job has changed."""
     content: Mapping[str, Any] = job.model_dump(mode="json", exclude=VOLATILE)
     return f'"{sha256(repr(content).encode()).hexdigest()[:20]}"'
+
+
+def _in_file(service: Service, caller: Caller, wanted: Submission, file_id: str) -> Source:
+    """The items of an uploaded file. Raises HttpProblem (422) where there is none, UnknownTask, InvalidInput."""
+    try:
+        file = service.store.files.get(file_id, caller.tenant)
+    except UnknownFile as error:
+        raise HttpProblem(422, code_of(error), str(error)) from error
+    return stored_source(
+        lambda: service.storage.open(file.names),
+        form=wanted.format or "jsonl",
+        shown="the file",
+        text_field=wanted.text_field,
+        id_field=wanted.id_field,
+        main_field=find(wanted.task).main_field,
+        max_line_bytes=service.settings.max_line_bytes,
+    )
 
 
 def _tags(header: str) -> list[str]:

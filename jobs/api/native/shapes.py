@@ -1,9 +1,9 @@
 """What callers send to the native API, and what comes back beside jobs and results."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from jobs.intake import Loaded, OnInvalid
 from jobs.schemas import (
@@ -51,10 +51,27 @@ class Wanted(BaseModel):
 
 
 class Submission(Wanted):
-    """A job with its items."""
+    """A job with its items, or with the file that they are in."""
 
-    items: list[Any] = Field(min_length=1)
+    items: list[Any] | None = Field(default=None, min_length=1)
     """Objects in the task's shape, or texts, which stand for its main field."""
+    file: str | None = Field(default=None, min_length=1, max_length=100)
+    """The id of an uploaded file (`file-...`), instead of `items`."""
+    format: Literal["jsonl", "csv", "text"] | None = None
+    """What the file is; JSON Lines if left out."""
+    text_field: str | None = Field(default=None, max_length=256)
+    """The file's field for the task's main field, where it has another name."""
+    id_field: str | None = Field(default=None, max_length=256)
+    """The file's field for `custom_id`, where it has another name."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.items is None) == (self.file is None):
+            raise ValueError("give either items or a file")
+        named = [name for name in ("format", "text_field", "id_field") if getattr(self, name) is not None]
+        if self.file is None and named:
+            raise ValueError(f"{named[0]} says something of a file, and items are given")
+        return self
 
 
 class Skipped(Frozen):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 LOOK_S = 2.0
 """How soon a batch is found that nobody of this process told of."""
 AT_ONCE = 10
+PARTS_AT_ONCE = 1000
 CODES = {"duplicate_id": "duplicate_custom_id", "malformed_json": "invalid_json_line", "not_utf8": "invalid_json_line"}
 """Our codes of lines by OpenAI's; `invalid_request` for the rest."""
 REFUSALS = {UnknownModel: "model_not_found", QuotaExceeded: "token_limit_exceeded"}
@@ -39,8 +40,8 @@ log = logging.getLogger("textmill.api")
 
 
 class Batching:
-    """Makes jobs of the batches that wait, and takes away files whose time is over. Two servers at it cost time and
-    nothing else: the batch's id is the job's idempotency key."""
+    """Makes jobs of the batches that wait, and takes away files and uploads whose time is over. Two servers at it cost
+    time and nothing else: the batch's id is the job's idempotency key."""
 
     def __init__(self, settings: "Settings", store: "Store", client: "Client", storage: "Storage") -> None:
         self._settings, self._store, self._client, self._storage = settings, store, client, storage
@@ -98,16 +99,20 @@ class Batching:
 
     def _forget(self) -> None:
         for file in self._store.files.expired(AT_ONCE):
-            self._storage.delete(file.id)
+            self._storage.delete(file.names)
             with suppress(UnknownFile):  # another server was quicker
                 self._store.files.delete(file.id, file.tenant)
+        while parts := self._store.uploads.left_over(PARTS_AT_ONCE):
+            self._storage.delete(parts)
+            self._store.uploads.forget(parts)
+        self._store.uploads.sweep()
 
     def _submit(self, batch: BatchRow) -> str:
         file = self._store.files.get(batch.input_file_id, batch.tenant)
         wanted = endpoint(batch.endpoint)
 
         def source() -> BatchSource:
-            return BatchSource(lambda: self._storage.open(file.id), file.id, wanted, self._settings.max_line_bytes)
+            return BatchSource(lambda: self._storage.open(file.names), file.id, wanted, self._settings.max_line_bytes)
 
         # A file without one request still has to say what is wrong with each of its lines.
         models = [spec.name for spec in self._client.registry_of(batch.tenant).list()]

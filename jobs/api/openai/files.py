@@ -11,7 +11,7 @@ from jobs.api.openai.batches import Output, output_file
 from jobs.api.openai.errors import BadRequest
 from jobs.api.openai.paging import page
 from jobs.api.service import Reader, Serves, Service, Submitter
-from jobs.store.files import FileRow, new_file_id
+from jobs.store.files import LEAST_KEPT_S, MOST_KEPT_S, FileRow, new_file_id
 
 MOST_FILES = 10_000
 COPY_BYTES = 2**20
@@ -26,7 +26,7 @@ def create(
     file: UploadFile,
     purpose: Annotated[str, Form(min_length=1, max_length=64)],
     anchor: Annotated[str | None, Form(alias="expires_after[anchor]")] = None,
-    seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=3600, le=2_592_000)] = None,
+    seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=LEAST_KEPT_S, le=MOST_KEPT_S)] = None,
 ) -> dict[str, Any]:
     if (anchor is None) != (seconds is None) or anchor not in (None, "created_at"):
         raise BadRequest("'expires_after' is an anchor, created_at, and seconds", "expires_after")
@@ -36,11 +36,10 @@ def create(
     file_id = new_file_id()
     size = service.storage.write(file_id, file.file)
     expires_at = datetime.now(UTC) + timedelta(seconds=seconds) if seconds is not None else None
-    name = (file.filename or "file").replace("\0", "")[:512]
     row = service.store.files.add(
-        file_id, caller.tenant, purpose=purpose, filename=name, size=size, expires_at=expires_at
+        file_id, caller.tenant, purpose=purpose, filename=tidy(file.filename), size=size, expires_at=expires_at
     )
-    return _shown(row)
+    return shown(row)
 
 
 @router.get("")
@@ -55,14 +54,14 @@ def index(
     rows = service.store.files.list(
         caller.tenant, purpose=purpose, limit=limit + 1, after=after, newest_first=order == "desc"
     )
-    return page([_shown(row) for row in rows[:limit]], more=len(rows) > limit)
+    return page([shown(row) for row in rows[:limit]], more=len(rows) > limit)
 
 
 @router.get("/{file_id}")
 def retrieve(file_id: str, service: Serves, caller: Reader) -> dict[str, Any]:
     output = output_file(service, caller, file_id)
     if output is None:
-        return _shown(service.store.files.get(file_id, caller.tenant))
+        return shown(service.store.files.get(file_id, caller.tenant))
     return _output(output)
 
 
@@ -80,18 +79,19 @@ def content(file_id: str, service: Serves, caller: Reader) -> StreamingResponse:
 def delete(file_id: str, service: Serves, caller: Submitter) -> dict[str, Any]:
     if output_file(service, caller, file_id) is not None:
         raise BadRequest("a batch's own files are its job's results: delete the job (DELETE /api/v1/jobs/...)")
+    names = service.store.files.get(file_id, caller.tenant).names
     service.store.files.delete(file_id, caller.tenant)
-    service.storage.delete(file_id)
+    service.storage.delete(names)
     return {"id": file_id, "object": "file", "deleted": True}
 
 
-def _pieces(service: Service, row: FileRow) -> Iterator[bytes]:
-    with service.storage.open(row.id) as stream:
-        while piece := stream.read(COPY_BYTES):
-            yield piece
+def tidy(filename: str | None) -> str:
+    """A file's name as it is kept."""
+    return (filename or "file").replace("\0", "")[:512]
 
 
-def _shown(row: FileRow) -> dict[str, Any]:
+def shown(row: FileRow) -> dict[str, Any]:
+    """The file as the SDK reads it."""
     return {
         "id": row.id,
         "object": "file",
@@ -103,6 +103,12 @@ def _shown(row: FileRow) -> dict[str, Any]:
         "status": "processed",
         "status_details": None,
     }
+
+
+def _pieces(service: Service, row: FileRow) -> Iterator[bytes]:
+    with service.storage.open(row.names) as stream:
+        while piece := stream.read(COPY_BYTES):
+            yield piece
 
 
 def _output(output: Output) -> dict[str, Any]:

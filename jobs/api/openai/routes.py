@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter
 
-from jobs.api.openai import batches, direct, files, models
+from jobs.api.openai import batches, direct, files, models, uploads
 
 PREFIX = "/v1"
 
 router = APIRouter(prefix=PREFIX, include_in_schema=False)
-for each in (files, batches, direct, models):
+for each in (files, uploads, batches, direct, models):
     router.include_router(each.router)

@@ -1,6 +1,9 @@
-"""Where uploaded files lie: a folder, or whatever fsspec has a file system for."""
+"""Where uploaded files and parts of files lie: a folder, or whatever fsspec has a file system for."""
 
-from typing import TYPE_CHECKING, Any, BinaryIO
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from jobs.errors import StoreUnavailable
 
@@ -11,7 +14,7 @@ COPY_BYTES = 2**20
 
 
 class Storage:
-    """Files by id. Raises StoreUnavailable when the place does not answer."""
+    """Bytes by name: the id of a file or of a part. Raises StoreUnavailable when the place does not answer."""
 
     def __init__(self, settings: "Settings") -> None:
         from fsspec.core import url_to_fs
@@ -19,41 +22,106 @@ class Storage:
         self._fs: Any
         self._fs, self._root = url_to_fs(settings.files_url or (settings.home / "files").as_uri())
 
-    def write(self, file_id: str, source: BinaryIO) -> int:
+    def write(self, name: str, source: BinaryIO) -> int:
         """Keep all of the stream; its size. It appears whole or not at all."""
-        part = self._path(f"{file_id}.part")
-        try:
-            self._fs.makedirs(self._root, exist_ok=True)
-            size = 0
-            with self._fs.open(part, "wb") as target:
-                while piece := source.read(COPY_BYTES):
-                    target.write(piece)
-                    size += len(piece)
-            self._fs.mv(part, self._path(file_id))
-        except OSError as error:
-            self._forget(part)
-            raise StoreUnavailable(f"the file could not be kept: {error.strerror or error}") from error
-        return size
+        arriving = self.begin(name)
+        while piece := source.read(COPY_BYTES):
+            arriving.write(piece)
+        arriving.finish()
+        return arriving.size
 
-    def open(self, file_id: str) -> BinaryIO:
-        """The file's bytes."""
-        try:
-            stream: BinaryIO = self._fs.open(self._path(file_id), "rb")
-        except OSError as error:
-            raise StoreUnavailable(f"the file cannot be read: {error.strerror or error}") from error
-        return stream
+    def begin(self, name: str) -> "Arriving":
+        """To be written a piece at a time."""
+        return Arriving(self._fs, self._root, name)
 
-    def delete(self, file_id: str) -> None:
+    def open(self, names: Sequence[str]) -> BinaryIO:
+        """The bytes that lie under these names, one after the other."""
+        joined = _Joined(self._fs, [f"{self._root}/{name}" for name in names])
+        return cast(BinaryIO, io.BufferedReader(joined, COPY_BYTES))
+
+    def delete(self, names: Sequence[str]) -> None:
         """Safe to repeat."""
-        self._forget(self._path(file_id))
+        for name in names:
+            with _told("could not be deleted"), suppress(FileNotFoundError):
+                self._fs.rm(f"{self._root}/{name}")
 
-    def _forget(self, path: str) -> None:
+
+class Arriving:
+    """What is being written: it appears once it is finished. After an error nothing of it is left."""
+
+    def __init__(self, fs: Any, root: str, name: str) -> None:
+        self._fs, self._path, self.size = fs, f"{root}/{name}", 0
+        with _told("could not be kept"):
+            self._fs.makedirs(root, exist_ok=True)
+            self._stream = self._fs.open(self._unfinished, "wb")
+
+    def write(self, piece: bytes) -> None:
+        with self._kept_whole():
+            self._stream.write(piece)
+        self.size += len(piece)
+
+    def finish(self) -> None:
+        with self._kept_whole():
+            self._stream.close()
+            self._fs.mv(self._unfinished, self._path)
+
+    @property
+    def _unfinished(self) -> str:
+        return f"{self._path}.part"
+
+    @contextmanager
+    def _kept_whole(self) -> Iterator[None]:
         try:
-            self._fs.rm(path)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise StoreUnavailable(f"the file could not be deleted: {error.strerror or error}") from error
+            with _told("could not be kept"):
+                yield
+        except StoreUnavailable:
+            with suppress(OSError):
+                self._stream.close()
+            with suppress(OSError):
+                self._fs.rm(self._unfinished)
+            raise
 
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
+
+class _Joined(io.RawIOBase):
+    """Reads several files as one; each is opened when it is its turn."""
+
+    def __init__(self, fs: Any, paths: Sequence[str]) -> None:
+        self._fs, self._paths = fs, iter(paths)
+        self._stream: BinaryIO | None = None
+        self._go_on()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with _told("cannot be read"):
+            while self._stream is not None:
+                piece = self._stream.read(len(buffer))
+                if piece:
+                    buffer[: len(piece)] = piece
+                    return len(piece)
+                self._go_on()
+        return 0
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        super().close()
+
+    def _go_on(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        path = next(self._paths, None)
+        with _told("cannot be read"):
+            self._stream = None if path is None else self._fs.open(path, "rb")
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Errors of the place, as ours; never where it is."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StoreUnavailable(f"the file {what}: it is not there") from error
+    except OSError as error:
+        raise StoreUnavailable(f"the file {what}: {error.strerror or error}") from error
