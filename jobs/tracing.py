@@ -47,6 +47,22 @@ def span(name: str) -> Iterator[Any]:
         yield made
 
 
+@contextmanager
+def below(traceparent: str | None) -> Iterator[None]:
+    """What is done in the block belongs to this trace; to none where it is None."""
+    if traceparent is None or not _at_work():
+        yield
+        return
+    from opentelemetry import context
+    from opentelemetry.propagate import extract
+
+    token = context.attach(extract({"traceparent": traceparent}))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
 def current() -> str | None:
     """The `traceparent` of the current span, if there is one that is traced."""
     if not _at_work():

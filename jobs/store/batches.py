@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, select, text, update
 
 from jobs.errors import InvalidState, UnknownBatch
 from jobs.store import ids, outbox
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
-from jobs.store.tables import batches
+from jobs.store.tables import batches, jobs
 
 
 class BatchRow(NamedTuple):
@@ -31,6 +31,12 @@ class BatchRow(NamedTuple):
     failed_at: datetime | None
     cancelled_at: datetime | None
     """When it was cancelled before it had a job."""
+    output_keep_s: int | None
+    """How long its output is kept after its end; None: as long as its job."""
+    ended_as: dict[str, Any] | None
+    """Its job, as it was when its output's time was over."""
+    traceparent: str | None
+    """The trace that its creation belongs to."""
 
 
 _COLUMNS = [batches.c[name] for name in BatchRow._fields]
@@ -54,6 +60,8 @@ class Batches:
         window_s: float,
         metadata: Mapping[str, str] | None,
         priority: int = 0,
+        output_keep_s: int | None = None,
+        traceparent: str | None = None,
     ) -> BatchRow:
         """A new batch, which has to become a job."""
         values = {
@@ -65,6 +73,8 @@ class Batches:
             "completion_window": completion_window,
             "metadata": metadata,
             "priority": priority,
+            "output_keep_s": output_keep_s,
+            "traceparent": traceparent,
         }
         made = self._db.insert(batches).values(**values, created_at=now(), expires_at=later(window_s))
         return _row(self._db.write(lambda connection: connection.execute(made.returning(*_COLUMNS)).one()))
@@ -97,6 +107,18 @@ class Batches:
         """Batches that have no job yet, the oldest first."""
         wanted = select(*_COLUMNS).where(_WAITING).order_by(batches.c.id).limit(limit)
         return [_row(row) for row in self._db.read(lambda connection: connection.execute(wanted).all())]
+
+    def over(self, limit: int) -> builtins.list[BatchRow]:
+        """Batches whose output was kept for its time; their jobs are to go."""
+        ended = jobs.c.finished_at <= later(-batches.c.output_keep_s)
+        kept = text("batches.output_keep_s IS NOT NULL AND batches.ended_as IS NULL")
+        wanted = select(*_COLUMNS).join(jobs, jobs.c.id == batches.c.job_id).where(kept, ended).limit(limit)
+        return [_row(row) for row in self._db.read(lambda connection: connection.execute(wanted).all())]
+
+    def remember(self, batch_id: str, ended_as: Mapping[str, Any]) -> None:
+        """Keep what its job was: it is about to be deleted."""
+        kept = update(batches).where(batches.c.id == batch_id).values(ended_as=dict(ended_as))
+        self._db.write(lambda connection: connection.execute(kept))
 
     def began(self, batch_id: str, job_id: str) -> bool:
         """Give the batch its job. False: it was cancelled meanwhile, or has one."""

@@ -331,8 +331,13 @@ batches = Table(
     Column("errors", JSON(none_as_null=True)),
     Column("failed_at", Utc),
     Column("cancelled_at", Utc),
+    Column("output_keep_s", Integer),
+    Column("ended_as", JSON(none_as_null=True)),
+    Column("traceparent", Text),
 )
 Index("ix_batches_tenant", batches.c.tenant, batches.c.id)
+_KEPT_FOR_A_TIME = text("output_keep_s IS NOT NULL AND ended_as IS NULL")
+Index("ix_batches_kept", batches.c.id, postgresql_where=_KEPT_FOR_A_TIME, sqlite_where=_KEPT_FOR_A_TIME)
 _WITHOUT_JOB = text("job_id IS NULL AND failed_at IS NULL AND cancelled_at IS NULL")
 Index("ix_batches_waiting", batches.c.id, postgresql_where=_WITHOUT_JOB, sqlite_where=_WITHOUT_JOB)
 

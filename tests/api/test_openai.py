@@ -13,8 +13,12 @@ from typing import Any
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from sqlalchemy import update
 
-from jobs.store import Store
+from jobs.errors import UnknownJob
+from jobs.store import Store, ids
+from jobs.store.clock import later
+from jobs.store.tables import jobs
 from jobs.store.values import Save
 from tests.api.conftest import Connect, Serve
 from tests.corpora import model
@@ -441,3 +445,33 @@ def test_base64_is_that_of_float32() -> None:
     from jobs.api.openai.endpoints import _packed
 
     assert base64.b64decode(_packed([1.0, -2.0])) == b"\0\0\x80?\0\0\0\xc0"
+
+
+def test_an_output_is_kept_for_its_time_and_its_counts_for_ever(ai: OpenAI, work: Work, store: Store) -> None:
+    batch = begun(ai, line("1", chat("one")), output_expires_after={"anchor": "created_at", "seconds": 3600})
+    work()
+    ended = ai.batches.retrieve(batch.id)
+    assert ended.output_file_id is not None
+    file = ai.files.retrieve(ended.output_file_id)
+    assert file.expires_at == ended.completed_at + 3600
+    assert store.batches.over(10) == []
+
+    job_id = ended.model_dump()["job_id"]
+    aged = update(jobs).where(jobs.c.id == ids.parse(job_id)).values(finished_at=later(-3601))
+    store._db.write(lambda connection: connection.execute(aged))
+    with pytest.raises(openai.NotFoundError):
+        ai.files.content(ended.output_file_id)
+    deadline = time.monotonic() + 20
+    while store.batches.over(10) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with pytest.raises(UnknownJob):
+        store.jobs.get(job_id)
+    over = ai.batches.retrieve(batch.id)
+    assert (over.status, over.output_file_id, over.request_counts.completed) == ("completed", None, 1)
+    assert over.usage.total_tokens == ended.usage.total_tokens > 0
+
+
+@pytest.mark.parametrize("wrong", [{"anchor": "now", "seconds": 3600}, {"anchor": "created_at", "seconds": 60}])
+def test_a_wrong_expiry_is_refused(ai: OpenAI, wrong: Any) -> None:
+    with pytest.raises(openai.BadRequestError, match="output_expires_after"):
+        ai.batches.create(input_file_id="file-1", endpoint=CHAT, completion_window="24h", output_expires_after=wrong)

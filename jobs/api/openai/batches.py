@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -10,6 +10,7 @@ import orjson
 from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from jobs import tracing
 from jobs.api.access import Caller
 from jobs.api.openai.endpoints import endpoint
 from jobs.api.openai.errors import BadRequest
@@ -39,6 +40,15 @@ _STATUS = {
 router = APIRouter(prefix="/batches")
 
 
+class ExpiresAfter(BaseModel):
+    """How long the output is kept after the batch's end."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    anchor: Literal["created_at"]
+    seconds: int = Field(ge=3600, le=2_592_000)
+
+
 class BatchWanted(BaseModel):
     """What a batch is created with. `priority` rides on the SDK's `extra_body`."""
 
@@ -50,7 +60,7 @@ class BatchWanted(BaseModel):
     metadata: (
         dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]] | None
     ) = Field(default=None, max_length=16)
-    output_expires_after: dict[str, Any] | None = None
+    output_expires_after: ExpiresAfter | None = None
     priority: int = Field(default=0, ge=-100, le=100)
 
 
@@ -99,6 +109,8 @@ def create(
         window_s=int(window[1]) * SECONDS[window[2]],
         metadata=wanted.metadata,
         priority=wanted.priority,
+        output_keep_s=None if wanted.output_expires_after is None else wanted.output_expires_after.seconds,
+        traceparent=tracing.current(),
     )
     service.batching.tell()
     return _shown(service, made)
@@ -146,16 +158,24 @@ def _job(service: Service, batch: BatchRow) -> Job | None:
     try:
         return service.store.jobs.get(batch.job_id) if batch.job_id is not None else None
     except UnknownJob:
-        return None
+        return None if batch.ended_as is None else Job.model_validate(batch.ended_as)
 
 
 def _files(batch: BatchRow, job: Job | None) -> dict[Literal["output", "errors"], str | None]:
     """The ids of those that there are: of a job that has ended, what is not empty."""
     stem = f"file-{batch.id.removeprefix('batch_')}"
-    ended = job is not None and job.state.final
+    gone_at = output_expires_at(batch, job)
+    ended = job is not None and job.state.final and (gone_at is None or datetime.now(UTC) < gone_at)
     ok = job is not None and ended and job.counts.ok > 0
     wrong = job is not None and ended and job.counts.error + job.counts.pending > 0
     return {"output": f"{stem}-output" if ok else None, "errors": f"{stem}-errors" if wrong else None}
+
+
+def output_expires_at(batch: BatchRow, job: Job | None) -> datetime | None:
+    """When the output is gone; None: not by itself."""
+    if job is None or job.finished_at is None or batch.output_keep_s is None:
+        return None
+    return job.finished_at + timedelta(seconds=batch.output_keep_s)
 
 
 def _shown(service: Service, batch: BatchRow) -> dict[str, Any]:

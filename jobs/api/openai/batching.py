@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio.to_thread import run_sync
 
+from jobs import tracing
 from jobs.api.openai.endpoints import endpoint
 from jobs.api.openai.lines import BatchSource
 from jobs.errors import (
@@ -16,6 +17,7 @@ from jobs.errors import (
     QuotaExceeded,
     StoreUnavailable,
     UnknownFile,
+    UnknownJob,
     UnknownModel,
     UsageError,
 )
@@ -98,6 +100,11 @@ class Batching:
                 self._store.jobs.cancel(job_id)
 
     def _forget(self) -> None:
+        for batch in self._store.batches.over(AT_ONCE):
+            assert batch.job_id is not None
+            with suppress(UnknownJob):  # another server was quicker
+                self._store.batches.remember(batch.id, self._store.jobs.get(batch.job_id).model_dump(mode="json"))
+                self._store.jobs.delete(batch.job_id)
         for file in self._store.files.expired(AT_ONCE):
             self._storage.delete(file.names)
             with suppress(UnknownFile):  # another server was quicker
@@ -117,16 +124,17 @@ class Batching:
         # A file without one request still has to say what is wrong with each of its lines.
         models = [spec.name for spec in self._client.registry_of(batch.tenant).list()]
         model = source().first_model() or next(iter(models), FAKE)
-        handle = self._client.submit(
-            wanted.task,
-            source(),
-            model=model,
-            priority=batch.priority,
-            tenant=batch.tenant,
-            labels={"batch": batch.id},
-            idempotency_key=batch.id,
-            deadline_at=batch.expires_at,
-        )
+        with tracing.below(batch.traceparent):
+            handle = self._client.submit(
+                wanted.task,
+                source(),
+                model=model,
+                priority=batch.priority,
+                tenant=batch.tenant,
+                labels={"batch": batch.id},
+                idempotency_key=batch.id,
+                deadline_at=batch.expires_at,
+            )
         return handle.id
 
 

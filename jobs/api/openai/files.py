@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
 
-from jobs.api.openai.batches import Output, output_file
+from jobs.api.openai.batches import Output, output_expires_at, output_file
 from jobs.api.openai.errors import BadRequest
 from jobs.api.openai.paging import page
 from jobs.api.service import Reader, Serves, Service, Submitter
@@ -112,12 +112,13 @@ def _pieces(service: Service, row: FileRow) -> Iterator[bytes]:
 
 
 def _output(output: Output) -> dict[str, Any]:
+    expires_at = output_expires_at(output.batch, output.job)
     return {
         "id": output.file_id,
         "object": "file",
         "bytes": sum(map(len, output.lines())),
         "created_at": int((output.job.finished_at or output.job.created_at).timestamp()),
-        "expires_at": None,
+        "expires_at": None if expires_at is None else int(expires_at.timestamp()),
         "filename": f"{output.batch.id}_{output.kind}.jsonl",
         "purpose": "batch_output",
         "status": "processed",
