@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import io
 import json
 import socket
 import time
@@ -21,9 +22,11 @@ from openai import OpenAI
 
 from jobs import AsyncClient, Client
 from jobs.api.native import receiving
+from jobs.api.openai.storage import Storage
 from jobs.api.server import ApiServer
 from jobs.errors import ApiUnavailable, InvalidItems
 from jobs.remote import calls
+from jobs.settings import Settings
 from jobs.store import Store, uploads
 from tests.api.conftest import Api, Connect, Serve
 from tests.proxy import Proxy
@@ -575,3 +578,20 @@ def test_items_that_are_refused_leave_no_file(
     assert starts == [0]
     assert list(ai.files.list()) == []
     until(lambda: names(files) == set())
+
+
+@pytest.mark.parametrize("root", ["file", "memory"])
+def test_what_a_killed_server_had_not_finished_leaves_the_disk(
+    root: str, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    url = (tmp_path / "files").as_uri() if root == "file" else f"memory://{tmp_path.name}"
+    storage = Storage(settings(files_url=url))
+    assert storage.sweep(0) == 0  # there is no folder yet
+    storage.write("file-1", io.BytesIO(b"whole"))
+    storage.begin("file-2").write(b"half")
+    time.sleep(0.01)
+    assert storage.sweep(60) == 0
+    assert storage.sweep(0) == 1
+    assert storage.sweep(0) == 0
+    with storage.open(["file-1"]) as stream:
+        assert stream.read() == b"whole"

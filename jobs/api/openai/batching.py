@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 LOOK_S = 2.0
 """How soon a batch is found that nobody of this process told of."""
 AT_ONCE = 10
+SWEEP_S, UNFINISHED_S = 3600.0, 86_400.0
+"""How often files are looked for that nobody goes on to write, and for how long nobody has."""
 PARTS_AT_ONCE = 1000
 CODES = {"duplicate_id": "duplicate_custom_id", "malformed_json": "invalid_json_line", "not_utf8": "invalid_json_line"}
 """Our codes of lines by OpenAI's; `invalid_request` for the rest."""
@@ -47,6 +50,7 @@ class Batching:
 
     def __init__(self, settings: "Settings", store: "Store", client: "Client", storage: "Storage") -> None:
         self._settings, self._store, self._client, self._storage = settings, store, client, storage
+        self._sweep_at = 0.0
         self._told: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -113,6 +117,9 @@ class Batching:
             self._storage.delete(parts)
             self._store.uploads.forget(parts)
         self._store.uploads.sweep()
+        if time.monotonic() >= self._sweep_at:
+            self._sweep_at = time.monotonic() + SWEEP_S
+            self._storage.sweep(UNFINISHED_S)
 
     def _submit(self, batch: BatchRow) -> str:
         file = self._store.files.get(batch.input_file_id, batch.tenant)

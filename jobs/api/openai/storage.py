@@ -1,8 +1,10 @@
 """Where uploaded files and parts of files lie: a folder, or whatever fsspec has a file system for."""
 
 import io
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from jobs.errors import StoreUnavailable
@@ -11,6 +13,9 @@ if TYPE_CHECKING:
     from jobs.settings import Settings
 
 COPY_BYTES = 2**20
+UNFINISHED = ".part"
+CHANGED = ("mtime", "LastModified", "updated", "last_modified", "created")
+"""What file systems of fsspec call the time of a file's last change: local, s3, gcs, azure, memory."""
 
 
 class Storage:
@@ -38,6 +43,17 @@ class Storage:
         """The bytes that lie under these names, one after the other."""
         joined = _Joined(self._fs, [f"{self._root}/{name}" for name in names])
         return cast(BinaryIO, io.BufferedReader(joined, COPY_BYTES))
+
+    def sweep(self, older_s: float) -> int:
+        """Delete what a process that was killed had not finished so long ago; how many files that were."""
+        with _told("could not be deleted"), suppress(FileNotFoundError):
+            found = self._fs.ls(self._root, detail=True)
+            old = [each["name"] for each in found if each["name"].endswith(UNFINISHED) and _age_s(each) > older_s]
+            for path in old:
+                with suppress(FileNotFoundError):
+                    self._fs.rm(path)
+            return len(old)
+        return 0
 
     def delete(self, names: Sequence[str]) -> None:
         """Safe to repeat."""
@@ -67,7 +83,7 @@ class Arriving:
 
     @property
     def _unfinished(self) -> str:
-        return f"{self._path}.part"
+        return f"{self._path}{UNFINISHED}"
 
     @contextmanager
     def _kept_whole(self) -> Iterator[None]:
@@ -114,6 +130,14 @@ class _Joined(io.RawIOBase):
         path = next(self._paths, None)
         with _told("cannot be read"):
             self._stream = None if path is None else self._fs.open(path, "rb")
+
+
+def _age_s(entry: dict[str, Any]) -> float:
+    """How long ago the file was changed; 0 where its file system does not say."""
+    changed = next((entry[name] for name in CHANGED if entry.get(name) is not None), None)
+    if isinstance(changed, datetime):
+        changed = (changed if changed.tzinfo else changed.replace(tzinfo=UTC)).timestamp()
+    return time.time() - changed if isinstance(changed, int | float) else 0.0
 
 
 @contextmanager
