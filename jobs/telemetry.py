@@ -3,7 +3,14 @@
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 
 from jobs import tracing
 
@@ -12,6 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("textmill")
 
+disable_created_metrics()  # a series more for each, which nobody looks at
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 

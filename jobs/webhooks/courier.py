@@ -42,10 +42,11 @@ class Courier:
 
     def round(self) -> int:
         """How many webhooks are now being sent to that were not before. Raises StoreUnavailable."""
+        self._stop.clear()
         with self._lock:
             busy = list(self._busy)
         room = AT_ONCE - len(busy)
-        found = self._store.webhooks.due(room, busy) if room > 0 and not self._stop.is_set() else []
+        found = self._store.webhooks.due(room, busy) if room > 0 else []
         for target in found:
             thread = threading.Thread(target=self._serve, args=(target,), name=f"webhook-{target.id}", daemon=True)
             with self._lock:
@@ -61,7 +62,6 @@ class Courier:
             threads = list(self._busy.values())
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
-        self._stop.clear()
 
     def _serve(self, target: Target) -> None:
         """Deliver what is due, until a try fails or the turn is over."""
