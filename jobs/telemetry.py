@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("textmill")
 
-disable_created_metrics()  # a series more for each, which nobody looks at
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, which nobody looks at
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 
