@@ -15,6 +15,7 @@ ALL = (
     "optional_engines",
     "search",
     "api",
+    "schedules",
 )
 
 if __name__ == "__main__":

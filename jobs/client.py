@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 HINT_REST_S = 10.0
 """After Redis did not answer, hints are left out for so long: a worker looks by itself every few seconds."""
 
+BESIDE_THE_REQUEST = {"idempotency_key", "priority", "webhook", "traceparent", "schedule_run"}
+"""What of a job is no part of what was asked for."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -83,6 +86,7 @@ class Client:
         retry_of: str | None = None,
         tenant: str = "default",
         webhook: str | None = None,
+        schedule_run: int | None = None,
     ) -> JobHandle:
         """The job, with all its items stored and ready for workers.
 
@@ -114,6 +118,7 @@ class Client:
             retry_of=retry_of,
             tenant=tenant,
             webhook=webhook,
+            schedule_run=schedule_run,
         )
         if webhook is not None and not self._knows(webhook, tenant):
             raise InvalidParams(f"webhook {webhook!r} is none of tenant {tenant!r} (`textmill webhooks list`)")
@@ -309,7 +314,7 @@ def _request_hash(spec: JobSpec, source: Source, on_invalid: OnInvalid) -> bytes
 
     How soon it is wanted and who is told is no part of it: the same key with another priority gives the job as it is.
     """
-    asked = spec.model_dump(mode="json", exclude={"idempotency_key", "priority", "webhook", "traceparent"})
+    asked = spec.model_dump(mode="json", exclude=BESIDE_THE_REQUEST)
     items = source.fingerprint() if spec.idempotency_key is not None else None
     parts = orjson.dumps([asked, items, on_invalid], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(parts).digest()

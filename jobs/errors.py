@@ -15,6 +15,7 @@ TextmillError
 │   ├── UnknownBatch            no batch has that id
 │   ├── UnknownWebhook          no webhook, or no delivery of it, has that id
 │   ├── QuotaExceeded           the tenant has as much in line as it may; later there is room again
+│   ├── UnknownSchedule         no schedule of the tenant has that id or name
 │   ├── UnknownUpload           no upload has that id
 │   ├── InvalidState            the job is in a state that does not allow the move
 │   ├── WrongOffset             the next byte of an upload is another one
@@ -66,6 +67,10 @@ class InvalidParams(UsageError):
 
 class InvalidInput(UsageError):
     """Raised when an input cannot be read at all: missing, unknown format, not UTF-8, empty."""
+
+
+class EmptyInput(InvalidInput):
+    """Raised when an input can be read and has no items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,10 @@ class UnknownWebhook(UsageError):
 
 class QuotaExceeded(UsageError):
     """Raised at submit when the tenant has, or would have, more items or tokens in line than its quota."""
+
+
+class UnknownSchedule(UsageError):
+    """Raised when no schedule of the caller's tenant has the given id or name."""
 
 
 class UnknownUpload(UsageError):

@@ -9,7 +9,7 @@ from jobs.blocks import build_block
 from jobs.checking import Checked, Checker
 from jobs.corpus import Line, Source
 from jobs.duplicates import Clash, CustomIds
-from jobs.errors import InvalidInput, InvalidItems, InvalidState, Problem
+from jobs.errors import EmptyInput, InvalidInput, InvalidItems, InvalidState, Problem
 from jobs.patterns import Pattern
 from jobs.refusals import Refusals, shortened
 from jobs.schemas import JobSpec
@@ -94,7 +94,7 @@ class Intake:
         if self._refusals.total and self._reject:
             self._refuse()
         if not self._ahead:
-            raise InvalidInput(self._nothing())
+            raise self._nothing()
         return (_block(self._ahead[0]),) if len(self._ahead) == 1 else ()
 
     def load(self, store: Stored, job_id: str, *, resumed: bool = True) -> Loaded:
@@ -189,11 +189,11 @@ class Intake:
         file, line = self._source.locate(number)
         return f"{file}:{line}" if file else f"line {line}"
 
-    def _nothing(self) -> str:
+    def _nothing(self) -> InvalidInput:
         if not self._refusals.total:
-            return "the input is empty: it has no items"
+            return EmptyInput("the input is empty: it has no items")
         error: InvalidItems = self._refusals.error()
-        return f"the input has no items that could be run: {error}"
+        return InvalidInput(f"the input has no items that could be run: {error}")
 
 
 def load(

@@ -4,10 +4,10 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from jobs.errors import ItemErrorCode
-from jobs.states import Control, DeliveryState, JobState
+from jobs.states import Control, DeliveryState, JobState, RunState
 
 CustomId = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
 """Any Unicode but NUL, which PostgreSQL cannot store; unique in its job."""
@@ -67,6 +67,8 @@ class JobSpec(Frozen):
     """The id of a webhook of the tenant that hears how the job ended, whatever else it listens to."""
     traceparent: str | None = Field(default=None, max_length=256)
     """The trace that the submit belongs to (W3C Trace Context)."""
+    schedule_run: int | None = None
+    """The run of a schedule that made it."""
 
 
 class Counts(Frozen):
@@ -158,6 +160,82 @@ DIRECT_LABEL = "textmill:direct"
 """The label of a job that is the answer to one request: nobody is told of its end but who waits for it."""
 
 
+Overlap = Literal["skip", "queue", "cancel_previous"]
+"""When a run is due while the one before is not over: leave it out, let it wait, or cancel the one before."""
+Misfire = Literal["skip", "last", "all"]
+"""When due times were missed, as nobody was there to fire: leave them out, fire the last one, or all of them."""
+
+
+class ScheduleSpec(BaseModel):
+    """What a schedule submits, and when."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    task: Name
+    inputs: tuple[Annotated[str, StringConstraints(min_length=1, max_length=4096)], ...] = Field(
+        min_length=1, max_length=1000
+    )
+    """Files and folders on the machines that fire, as the command line takes them."""
+    format: Name | None = None
+    text_field: Name | None = None
+    id_field: Name | None = None
+    model: Name | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+    queue: QueueName = "default"
+    priority: int = Field(default=0, ge=-100, le=100)
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    labels: JobLabels = Field(default_factory=dict)
+    keep: KeptFields = ()
+    on_invalid: Literal["reject", "skip"] = "reject"
+    webhook: str | None = Field(default=None, min_length=1, max_length=64)
+
+    cron: str | None = Field(default=None, max_length=256)
+    """A cron expression: minute, hour, day, month, weekday."""
+    every_s: float | None = Field(default=None, ge=1, le=366 * 86_400)
+    on_change_s: float | None = Field(default=None, ge=1, le=366 * 86_400)
+    """Look so often whether the inputs have changed; a job is made only then."""
+    timezone: str = "UTC"
+    """Of the cron expression."""
+    overlap: Overlap = "skip"
+    misfire: Misfire = "last"
+    jitter_s: float = Field(default=0.0, ge=0, le=86_400)
+    """Each run is up to so much later, so that many schedules do not fire at once."""
+    deadline_s: float | None = Field(default=None, gt=0)
+    """A run's job expires so long after its due time."""
+    only_new: bool = False
+    """Inputs that are as they were at the last run make no job."""
+    ends_at: AwareDatetime | None = None
+    """Nothing is due after this time."""
+
+
+class Schedule(Frozen):
+    """A recurring job."""
+
+    id: str
+    tenant: str
+    name: str
+    spec: ScheduleSpec
+    paused: bool
+    next_due_at: datetime | None
+    """None: it is paused, or has ended."""
+    created_at: datetime
+
+
+class ScheduleRun(Frozen):
+    """One due time of a schedule, and what became of it."""
+
+    id: int
+    schedule_id: str
+    due_at: datetime
+    state: RunState
+    created_at: datetime
+    ended_at: datetime | None
+    job_id: str | None
+    n_items: int | None
+    note: str | None
+    """Why there is no job."""
+
+
 class Tenant(Frozen):
     """What a tenant may do. Null: without a limit of its own."""
 
@@ -189,6 +267,7 @@ class Used(Frozen):
 EVENTS = (
     *(f"job.{state}" for state in ("completed", "failed", "expired", "cancelled")),
     *(f"batch.{state}" for state in ("completed", "failed", "expired", "cancelled")),
+    "schedule.run_failed",
 )
 """What a webhook can listen to."""
 

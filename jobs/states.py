@@ -86,6 +86,21 @@ CHUNK_MOVES: dict[ChunkState, frozenset[ChunkState]] = {
 }
 
 
+class RunState(StrEnum):
+    """What became of one due time of a schedule."""
+
+    FIRING = "firing"
+    """Its items are being read, or wait for the run before."""
+    SUBMITTED = "submitted"
+    """It has a job; how that goes is the job's to say."""
+    EMPTY = "empty"
+    """There was nothing (new) to do."""
+    SKIPPED = "skipped"
+    """The policy for overlaps, or for times that were missed, left it out."""
+    FAILED = "failed"
+    """No job could be made of it."""
+
+
 class DeliveryState(StrEnum):
     """How far the news of an event is on its way to a webhook."""
 

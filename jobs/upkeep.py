@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jobs import telemetry
+from jobs.client import Client
 from jobs.errors import QueueUnavailable, StoreUnavailable, TextmillError
 from jobs.queue import Queue
+from jobs.schedules.firing import Scheduler
 from jobs.settings import Settings
 from jobs.webhooks.courier import Courier
 from jobs.webhooks.guard import Guard
@@ -35,6 +37,8 @@ SILENCE = 1 / 3
 """Share of a lease: a database without an answer for so long has kept workers from renewing theirs."""
 DELIVERIES_KEPT_S = 30 * 86_400.0
 """What was sent to webhooks, or could not be, is forgotten so long after its event."""
+RUNS_KEPT_S = 90 * 86_400.0
+"""The same of schedules' runs."""
 LONGEST_WAIT_S = 10.0
 """Between two tries while the database does not answer."""
 
@@ -55,6 +59,7 @@ class Upkeep:
     ) -> None:
         self._shown = shown
         self._store, self._queue, self._settings, self._holder = store, queue, settings, holder
+        self._scheduler = Scheduler(store, Client(settings, store=store, queue=queue), settings)
         self._courier = Courier(store, Post(Guard(settings.webhook_networks)))
         self._token: str | None = None
         self._rounds = 0
@@ -113,6 +118,7 @@ class Upkeep:
             "finished": self._finish(),
             "forecast": self._store.jobs.forecast(),
             "hints": self._top_up(),
+            "runs": self._scheduler.round(),
             "webhooks": self._courier.round(),
         }
         done |= self._forget()  # last: nobody waits for it, but for all the others
@@ -121,6 +127,7 @@ class Upkeep:
             done["forgotten"] = self._store.workers.prune(FORGET_S)
             done["ended"] = self._end_idle_sessions()
             done["deliveries"] = self._store.webhooks.prune(DELIVERIES_KEPT_S)
+            done["old_runs"] = self._store.schedules.prune(RUNS_KEPT_S)
         self._rounds += 1
         done = {name: count for name, count in done.items() if count}
         if done.keys() - {"hints", "forecast", "webhooks"}:
@@ -194,6 +201,7 @@ class Upkeep:
 
     def _resign(self) -> None:
         self._courier.stop()
+        self._scheduler.stop()
         if self._token is None:
             return
         try:

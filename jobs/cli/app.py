@@ -15,6 +15,7 @@ from jobs.cli.jobs import cancel, list_jobs, pause, results, resume, status, wat
 from jobs.cli.keys import keys
 from jobs.cli.models import models
 from jobs.cli.run import run
+from jobs.cli.schedules import schedule
 from jobs.cli.search import search
 from jobs.cli.services import health, upkeep, worker
 from jobs.cli.submit import retry, submit
@@ -24,7 +25,7 @@ from jobs.cli.up import up
 from jobs.cli.webhooks import webhooks
 
 COMMANDS = (
-    *(run, up, submit, status, watch, results, list_jobs, pause, resume, cancel, retry, evaluate, search),
+    *(run, up, submit, status, watch, results, list_jobs, pause, resume, cancel, retry, schedule, evaluate, search),
     *(tasks, worker, upkeep, api, health, doctor, models, keys, tenants, webhooks, db),
 )
 """In the order of `textmill --help`."""

@@ -7,6 +7,8 @@ from typing import Any
 import click
 import orjson
 
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
 
 def parse(given: Sequence[str]) -> dict[str, Any]:
     """The params by name. A value that is JSON is read as JSON, any other is a string. Refuses a pair without `=`."""
@@ -42,6 +44,15 @@ def moment(given: str) -> datetime:
         allowed = "a date or time such as 2027-01-31, 2027-01-31T18:00 or 2027-01-31T18:00+01:00"
         raise click.BadParameter(f"{given!r} is not {allowed}") from error
     return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
+
+
+def seconds(given: str) -> float:
+    """`90`, `90s`, `15m`, `2h`, `1d` in seconds."""
+    number, unit = (given[:-1], given[-1]) if given[-1:] in UNITS else (given, "s")
+    try:
+        return float(number) * UNITS[unit]
+    except ValueError as error:
+        raise click.BadParameter(f"{given!r} is not a time such as 90s, 15m, 2h or 1d") from error
 
 
 def _value(text: str) -> Any:

@@ -14,6 +14,7 @@ from jobs.store.models import Models
 from jobs.store.results import Results
 from jobs.store.retention import Retention
 from jobs.store.retries import Retries
+from jobs.store.schedules import Schedules
 from jobs.store.tenants import Tenants
 from jobs.store.uploads import Uploads
 from jobs.store.webhooks import Webhooks
@@ -47,6 +48,7 @@ class Store:
         self.uploads = Uploads(database)
         self.batches = Batches(database)
         self.tenants = Tenants(database)
+        self.schedules = Schedules(database)
         self.webhooks = Webhooks(database)
 
     @classmethod

@@ -40,6 +40,16 @@ def batch_ended(database: Database, connection: Connection, tenant: str, batch_i
     _write(database, connection, wanted, event, batch_id, {"id": batch_id})
 
 
+def run_failed(
+    database: Database, connection: Connection, tenant: str, schedule_id: str, name: str, due_at: datetime, why: str
+) -> None:
+    """Announce that no job could be made of a schedule's due time."""
+    event = "schedule.run_failed"
+    wanted = [hook.id for hook in _listeners(connection, tenant) if event in hook.events]
+    about = {"id": schedule_id, "name": name, "due_at": due_at.isoformat(), "error": why}
+    _write(database, connection, wanted, event, f"{schedule_id}/{due_at.isoformat()}", about)
+
+
 def tried(database: Database, connection: Connection, webhook_id: str) -> str:
     """Announce nothing, to see whether it arrives; the delivery's id."""
     delivery_id = _new_id()

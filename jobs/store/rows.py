@@ -80,6 +80,7 @@ def columns(spec: JobSpec, request_hash: bytes, model_revision: str | None) -> d
         "retry_of": ids.parse(spec.retry_of) if spec.retry_of else None,
         "webhook_id": spec.webhook,
         "traceparent": spec.traceparent,
+        "schedule_run_id": spec.schedule_run,
         "request_hash": request_hash,
         "model_revision": model_revision,
         "state": JobState.LOADING,

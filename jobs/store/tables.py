@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -24,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import text
 
-from jobs.states import FINAL, ChunkState, Control, DeliveryState, JobState
+from jobs.states import FINAL, ChunkState, Control, DeliveryState, JobState, RunState
 
 metadata = MetaData(
     naming_convention={
@@ -353,6 +354,50 @@ tenants = Table(
     Column("models", JSON(none_as_null=True)),
     CheckConstraint("weight > 0", name="weight"),
     CheckConstraint("max_items >= 0 AND max_tokens >= 0 AND requests_per_minute > 0", name="limits"),
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("next_due_at", Utc),
+    Column("seen", Text),
+    Column("created_at", Utc, nullable=False),
+    UniqueConstraint("tenant", "name"),
+)
+_FIRES = text("next_due_at IS NOT NULL")
+Index("ix_schedules_due", schedules.c.next_due_at, postgresql_where=_FIRES, sqlite_where=_FIRES)
+
+schedule_runs = Table(
+    # A due time is fired once, whoever fires it: the constraint says so.
+    "schedule_runs",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("schedule_id", Text, ForeignKey("schedules.id"), nullable=False),
+    Column("due_at", Utc, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("not_before", Utc),
+    Column("created_at", Utc, nullable=False),
+    Column("ended_at", Utc),
+    Column("job_id", Uuid),
+    Column("n_items", BigInteger),
+    Column("note", Text),
+    UniqueConstraint("schedule_id", "due_at"),
+    CheckConstraint(_one_of("state", RunState), name="state"),
+    CheckConstraint("(state = 'firing') = (not_before IS NOT NULL)", name="firing"),
+    CheckConstraint("(state = 'firing') = (ended_at IS NULL)", name="ended"),
+    CheckConstraint("(state = 'submitted') = (job_id IS NOT NULL)", name="submitted"),
+)
+_FIRING = text("state = 'firing'")
+Index(
+    "ix_schedule_runs_firing",
+    schedule_runs.c.not_before,
+    postgresql_where=_FIRING,
+    sqlite_where=_FIRING,
 )
 
 webhooks = Table(

@@ -28,6 +28,7 @@ def test_a_webhook_is_made_and_its_secret_is_shown_once(admin: Api) -> None:
     assert made["events"] == [
         *("job.completed", "job.failed", "job.expired", "job.cancelled"),
         *("batch.completed", "batch.failed", "batch.expired", "batch.cancelled"),
+        "schedule.run_failed",
     ]
     (listed,) = admin.get("/webhooks").json()
     assert listed == {name: value for name, value in made.items() if name != "secret"}

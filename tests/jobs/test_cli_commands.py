@@ -394,3 +394,45 @@ def test_what_a_tenant_may_do_is_set_shown_and_removed(call: Call) -> None:
     assert call("tenants", "show", "search").out == put.out + "in line: 0 items, about 0 tokens\n"
     assert call("tenants", "remove", "search").out == "search has no limits\n"
     assert call("tenants", "set", "search", "--weight", "0").code == 2
+
+
+def test_a_schedule_is_made_explained_steered_and_removed(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("one\n")
+    assert "there are no schedules" in call("schedule", "list").out
+    what = ("classify", "corpus.txt", "--model", "fake", "-p", 'labels=["a","b"]')
+    made = call("schedule", "add", "--name", "nightly", "--cron", "0 7 * * *", "--timezone", "Europe/Berlin", *what)
+    assert made.code == 0, made.err
+    assert "At 07:00 every day (Europe/Berlin)" in made.out
+    assert str(tmp_path / "corpus.txt") in made.out
+    assert made.out.count("07:00:00 CE") == 5
+    assert "nightly" in call("schedule", "list").out
+    assert call("schedule", "show", "nightly").out == made.out
+    assert call("schedule", "runs", "nightly").out == "it was never due\n"
+    assert call("schedule", "pause", "nightly").out == "nightly is paused\n"
+    assert call("schedule", "resume", "nightly").out.startswith("nightly is due in ")
+    assert call("schedule", "run-now", "nightly").code == 0
+    assert "firing" in call("schedule", "runs", "nightly").out
+    assert call("schedule", "remove", "nightly").out == "nightly is removed\n"
+    gone = call("schedule", "show", "nightly")
+    assert (gone.code, gone.err) == (1, "textmill: no schedule 'nightly': `textmill schedule list` shows them\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        (("--cron", "61 * * * *"), 1, "Bad minute; it is five fields, minute hour day month weekday"),
+        (("--every", "soon"), 2, "'soon' is not a time such as 90s, 15m, 2h or 1d"),
+        (("--every", "1h", "--timezone", "Nowhere"), 1, "timezone 'Nowhere' is unknown"),
+        ((), 1, "a schedule has one of cron, every_s and on_change_s; given: none"),
+        (("--every", "1h", "--until", "2020-01-01"), 1, "leaves no time at which schedule 'x' is due"),
+        (("--every", "0.1"), 1, "every_s"),
+    ],
+)
+def test_a_wrong_schedule_says_what_is_allowed(
+    call: Call, tmp_path: Path, given: tuple[str, ...], code: int, said: str
+) -> None:
+    (tmp_path / "corpus.txt").write_text("one\n")
+    what = ("classify", "corpus.txt", "--model", "fake", "-p", 'labels=["a","b"]')
+    wrong = call("schedule", "add", "--name", "x", *given, *what)
+    assert wrong.code == code
+    assert said in wrong.err

@@ -14,6 +14,7 @@ from jobs import client as client_module
 from jobs import intake
 from jobs.client import Client
 from jobs.errors import (
+    EmptyInput,
     IdempotencyConflict,
     InvalidInput,
     InvalidItems,
@@ -189,7 +190,7 @@ def test_jobs_are_found_steered_and_listed(client: Client) -> None:
         ({"idempotency_key": ""}, InvalidParams, "idempotency_key"),
         ({"idempotency_key": "\ud800"}, InvalidParams, "idempotency_key|cannot be stored"),
         ({"keep": ("nul\0",)}, InvalidParams, "NUL"),
-        ({"items": []}, InvalidInput, "empty"),
+        ({"items": []}, EmptyInput, "empty"),
         ({"items": "one text"}, InvalidInput, "give a list"),
         ({"items": ["a", {"body": "b"}]}, InvalidItems, "line 2: missing_field"),
         ({"items": [{"text": "a", "custom_id": "x"}] * 2}, InvalidItems, "duplicate_id"),

@@ -10,6 +10,7 @@ from jobs.api.native import (
     keys,
     results,
     resumable,
+    schedules,
     search,
     uploads,
     webhooks,
@@ -19,5 +20,5 @@ from jobs.api.problems import documented
 PREFIX = "/api/v1"
 
 router = APIRouter(prefix=PREFIX, responses=documented(400, 401, 403, 422, 429, 503))
-for each in (jobs, uploads, resumable, results, evaluate, search, events, catalog, keys, webhooks):
+for each in (jobs, uploads, resumable, results, evaluate, search, events, catalog, keys, webhooks, schedules):
     router.include_router(each.router)

@@ -16,6 +16,8 @@ from jobs.schemas import (
     Key,
     Name,
     QueueName,
+    Schedule,
+    ScheduleRun,
     Scope,
     Tenant,
     Used,
@@ -156,6 +158,18 @@ class WebhookWanted(Frozen):
 class NewWebhook(Webhook):
     secret: str
     """Signs what is sent there; shown this once."""
+
+
+class ScheduleInfo(Schedule):
+    explained: str
+    """When it is due, in plain words."""
+
+
+class ScheduleRunPage(Frozen):
+    data: list[ScheduleRun]
+    """Newest first."""
+    next: int | None
+    """To be given as `before` for the next page; null: this is the last one."""
 
 
 class DeliveryPage(Frozen):

@@ -1,0 +1,186 @@
+"""Makes jobs of due times: which are due is decided in SQL, reading the inputs is done in threads."""
+
+import logging
+import threading
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from jobs import corpus
+from jobs.errors import EmptyInput, IdempotencyConflict, InvalidState, StoreUnavailable, TextmillError, UsageError
+from jobs.schedules import times
+from jobs.states import JobState, RunState
+from jobs.store.schedules import Firing
+from jobs.tasks import find
+
+if TYPE_CHECKING:
+    from jobs.client import Client
+    from jobs.corpus import Source
+    from jobs.settings import Settings
+    from jobs.store import Store
+
+AT_ONCE = 4
+"""Runs whose inputs are read at the same time."""
+DUE_AT_ONCE = 1000
+HOLD_S = 60.0
+"""A run whose process died is another's after so long; the leader's rounds hold on to those that are worked on."""
+HOLD_AGAIN_S = 15.0
+QUEUED_S = 2.0
+"""How often a run that waits for the one before looks again."""
+log = logging.getLogger("textmill.schedules")
+
+
+class Scheduler:
+    """Whoever leads upkeep has it work; `round` returns at once."""
+
+    def __init__(self, store: "Store", client: "Client", settings: "Settings") -> None:
+        self._store, self._client, self._settings = store, client, settings
+        self._busy: dict[int, threading.Thread] = {}
+        self._lock = threading.Lock()
+        self._held_at = 0.0
+
+    def round(self) -> int:
+        """How many runs began to be worked on. Raises StoreUnavailable."""
+        moment, due = self._store.schedules.due(DUE_AT_ONCE)
+        for schedule in due:
+            plan = times.plan(schedule, moment)
+            fired = [(each, times.begins_at(schedule, each)) for each in plan.fired]
+            self._store.schedules.fire(schedule, fired, plan.missed, plan.next_due_at)
+        with self._lock:
+            busy = list(self._busy)
+        if busy and time.monotonic() > self._held_at + HOLD_AGAIN_S:
+            self._held_at = time.monotonic()
+            self._store.schedules.hold(busy, HOLD_S)
+        begun = 0
+        while len(busy) + begun < AT_ONCE and (firing := self._store.schedules.take(HOLD_S)) is not None:
+            thread = threading.Thread(target=self._work, args=(firing,), name=f"run-{firing.run_id}", daemon=True)
+            with self._lock:
+                self._busy[firing.run_id] = thread
+            thread.start()
+            begun += 1
+        return begun
+
+    def stop(self, wait_s: float = 1.0) -> None:
+        """What is not done in time is gone on with by whoever leads next."""
+        until = time.monotonic() + wait_s
+        with self._lock:
+            threads = list(self._busy.values())
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _work(self, firing: Firing) -> None:
+        try:
+            self._fire(firing)
+        except StoreUnavailable as error:
+            log.warning("schedule %s: %s", firing.schedule.name, error)
+        except UsageError as error:
+            self._fail(firing, str(error))
+        except Exception as error:
+            log.exception("schedule %s failed", firing.schedule.name)
+            self._fail(firing, f"{type(error).__name__}: {error}")
+        finally:
+            with self._lock:
+                del self._busy[firing.run_id]
+
+    def _fail(self, firing: Firing, why: str) -> None:
+        log.warning("schedule %s, due %s: %s", firing.schedule.name, firing.due_at.isoformat(), why)
+        try:
+            self._store.schedules.end(firing, RunState.FAILED, why)
+        except TextmillError as error:
+            log.warning("schedule %s: %s", firing.schedule.name, error)
+
+    def _fire(self, firing: Firing) -> None:
+        """Make the run's job, unless a policy or the inputs say otherwise. Raises UsageError, StoreUnavailable."""
+        key = f"{firing.schedule.id}:{firing.due_at.isoformat()}"
+        made = self._store.schedules.job_of(firing.schedule.tenant, key)
+        if made is not None and made[1] is not JobState.LOADING:  # by a process that died before it could say so
+            self._submitted(firing, made[0], None)
+            return
+        if made is None and not self._is_its_turn(firing):
+            return
+        source = _source(firing, self._settings)
+        seen = source.fingerprint() if _looks(firing) else None
+        if made is None and seen is not None and seen == firing.seen:
+            if firing.schedule.spec.on_change_s is not None:
+                self._store.schedules.forget(firing)
+            else:
+                self._store.schedules.end(firing, RunState.EMPTY, "the inputs are as they were")
+            return
+        try:
+            self._submitted(firing, self._submit(firing, source, key, made), seen)
+        except EmptyInput as error:
+            self._store.schedules.end(firing, RunState.EMPTY, str(error))
+
+    def _is_its_turn(self, firing: Firing) -> bool:
+        """What the overlap policy says, while earlier runs are not over."""
+        run, job_id = self._store.schedules.before(firing)
+        policy = firing.schedule.spec.overlap
+        if run is None and job_id is None:
+            return True
+        if policy == "skip":
+            self._store.schedules.end(firing, RunState.SKIPPED, "the run before is not over")
+            return False
+        if policy == "cancel_previous" and run is None and job_id is not None:
+            try:
+                self._store.jobs.cancel(job_id)
+            except InvalidState:
+                log.info("%s has just ended", job_id)
+            return True
+        self._store.schedules.wait(firing.run_id, QUEUED_S)
+        return False
+
+    def _submit(self, firing: Firing, source: "Source", key: str, made: tuple[str, JobState] | None) -> str:
+        """The job's id. One that a process left half loaded is gone on with, unless the inputs have changed since."""
+        spec = firing.schedule.spec
+        deadline = None if spec.deadline_s is None else firing.due_at + timedelta(seconds=spec.deadline_s)
+
+        def submit(key: str) -> str:
+            handle = self._client.submit(
+                spec.task,
+                source,
+                model=spec.model,
+                params=spec.params,
+                priority=spec.priority,
+                weight=spec.weight,
+                queue=spec.queue,
+                labels={**spec.labels, "schedule": firing.schedule.name},
+                keep=spec.keep,
+                idempotency_key=key,
+                deadline_at=deadline,
+                on_invalid=spec.on_invalid,
+                tenant=firing.schedule.tenant,
+                webhook=spec.webhook,
+                schedule_run=firing.run_id,
+            )
+            return handle.id
+
+        try:
+            return submit(key)
+        except IdempotencyConflict:
+            if made is None:
+                raise
+            self._store.jobs.cancel(made[0])
+            return submit(f"{key}:{made[0]}")
+
+    def _submitted(self, firing: Firing, job_id: str, seen: str | None) -> None:
+        job = self._store.jobs.get(job_id)
+        self._store.schedules.submitted(firing, job_id, job.counts.total, seen)
+        told = "schedule %s, due %s: %s with %d items"
+        log.info(told, firing.schedule.name, firing.due_at.isoformat(), job_id, job.counts.total, extra={"job": job_id})
+
+
+def _looks(firing: Firing) -> bool:
+    """Whether it matters that the inputs have changed."""
+    return firing.schedule.spec.only_new or firing.schedule.spec.on_change_s is not None
+
+
+def _source(firing: Firing, settings: "Settings") -> "Source":
+    spec = firing.schedule.spec
+    return corpus.open_source(
+        spec.inputs,
+        text_field=spec.text_field,
+        id_field=spec.id_field,
+        main_field=find(spec.task).main_field,
+        max_line_bytes=settings.max_line_bytes,
+        form=spec.format,
+    )
