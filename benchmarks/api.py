@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import itertools
 import json
-import multiprocessing
 import subprocess
 import sys
 import tempfile
@@ -29,7 +28,27 @@ WAITING = 500
 """Long polls, and as many event streams, on one process."""
 ITEMS, SUBMITTERS, SUBMIT_S = 1000, 4, 15.0
 UPLOAD_MB, JOBS = 500, 15_000
-FILL_JOBS = 2000
+TEMPLATES, FILL_JOBS = 1000, 2000
+_COPIED = (
+    "tenant, request_hash, task, model, params, keep, labels, queue, priority, weight, turn, state, control, n_items"
+)
+_COPIES = (
+    f"""
+    INSERT INTO jobs (id, retry_of, {_COPIED}, n_chunks, created_at, sealed_at)
+    SELECT gen_random_uuid(), id, {_COPIED}, n_chunks, created_at, sealed_at FROM jobs, generate_series(1, :times)
+    """,
+    """
+    INSERT INTO blocks (job_id, seq_lo, n_items, encoding, sha256, data, created_at)
+    SELECT jobs.id, b.seq_lo, b.n_items, b.encoding, b.sha256, b.data, b.created_at
+    FROM jobs JOIN blocks b ON b.job_id = jobs.retry_of WHERE :times > 0
+    """,
+    """
+    INSERT INTO chunks (job_id, block_id, seq_lo, seq_hi, tenant, queue, model, priority, turn, cost, state)
+    SELECT jobs.id, blocks.id, c.seq_lo, c.seq_hi, c.tenant, c.queue, c.model, c.priority, c.turn, c.cost, c.state
+    FROM jobs JOIN chunks c ON c.job_id = jobs.retry_of JOIN blocks ON blocks.job_id = jobs.id WHERE :times > 0
+    """,
+)
+"""Of each job that there is, so many more."""
 START_S = 60.0
 
 
@@ -199,10 +218,7 @@ class _Peak:
 
 def lists(running: Deployment, url: str, jobs: int, results: int) -> list[dict[str, object]]:
     """Pages of a long list, from its start and from its middle."""
-    share = -(-jobs // 2)
-    spans = [(running.settings.effective_database_url, low, min(low + share, jobs)) for low in range(0, jobs, share)]
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        pool.starmap(create, [(*span, "default", 1) for span in spans])
+    create(running.settings.effective_database_url, 0, TEMPLATES, "default", 1)
     _fill(running, jobs, results)
     rows = []
     with httpx2.Client(base_url=f"{url}/api/v1") as http:
@@ -225,17 +241,18 @@ def lists(running: Deployment, url: str, jobs: int, results: int) -> list[dict[s
 
 
 def _fill(running: Deployment, jobs: int, results: int) -> None:
-    """Results of jobs, equally many each, written by the server itself."""
+    """More jobs like those that there are, and results of all, equally many each, written by the database itself."""
+    for statement in _COPIES:
+        copied = text(statement).bindparams(times=jobs // TEMPLATES - 1)
+        running.store._db.write(lambda connection, copied=copied: connection.execute(copied))
     each = results // jobs
-    if not each:
-        return
     statement = """
         INSERT INTO results (job_id, seq, custom_id, status, output, tokens_in, tokens_out, truncated_tokens, windows)
-        SELECT some.id, n, n::text, 'ok', '{"labels":[{"label":"positive","score":0.9}]}', 12, 0, 0, 1
+        SELECT some.id, n, n::text, 'ok', '{"labels": []}', 12, 0, 0, 1
         FROM (SELECT id FROM jobs ORDER BY id OFFSET :skip LIMIT :take) AS some, generate_series(0, :last) AS n
         ON CONFLICT DO NOTHING
     """
-    for skip in range(0, jobs, FILL_JOBS):
+    for skip in range(0, jobs if each else 0, FILL_JOBS):
         given = {"skip": skip, "take": FILL_JOBS, "last": each - 1}
         running.store._db.write(lambda connection, given=given: connection.execute(text(statement), given))
 

@@ -35,38 +35,63 @@ class Scheduler:
 
     def __init__(self, store: "Store", client: "Client", settings: "Settings") -> None:
         self._store, self._client, self._settings = store, client, settings
-        self._busy: dict[int, threading.Thread] = {}
+        self._threads: set[threading.Thread] = set()
+        self._runs: set[int] = set()
+        """Those that are being worked on."""
         self._lock = threading.Lock()
+        self._stop = threading.Event()
         self._held_at = 0.0
 
+    @property
+    def busy(self) -> bool:
+        """Whether runs are being worked on."""
+        return bool(self._threads)
+
     def round(self) -> int:
-        """How many runs began to be worked on. Raises StoreUnavailable."""
+        """How many due times became runs. Raises StoreUnavailable."""
+        self._stop.clear()
         moment, due = self._store.schedules.due(DUE_AT_ONCE)
+        begun = 0
         for schedule in due:
             plan = times.plan(schedule, moment)
             fired = [(each, times.begins_at(schedule, each)) for each in plan.fired]
-            self._store.schedules.fire(schedule, fired, plan.missed, plan.next_due_at)
-        with self._lock:
-            busy = list(self._busy)
-        if busy and time.monotonic() > self._held_at + HOLD_AGAIN_S:
-            self._held_at = time.monotonic()
-            self._store.schedules.hold(busy, HOLD_S)
-        begun = 0
-        while len(busy) + begun < AT_ONCE and (firing := self._store.schedules.take(HOLD_S)) is not None:
-            thread = threading.Thread(target=self._work, args=(firing,), name=f"run-{firing.run_id}", daemon=True)
+            begun += self._store.schedules.fire(schedule, fired, plan.missed, plan.next_due_at)
+        self._hold()
+        for _ in range(min(AT_ONCE - len(self._threads), self._store.schedules.ready(AT_ONCE))):
+            thread = threading.Thread(target=self._serve, name="textmill-schedules", daemon=True)
             with self._lock:
-                self._busy[firing.run_id] = thread
+                self._threads.add(thread)
             thread.start()
-            begun += 1
         return begun
 
     def stop(self, wait_s: float = 1.0) -> None:
         """What is not done in time is gone on with by whoever leads next."""
+        self._stop.set()
         until = time.monotonic() + wait_s
         with self._lock:
-            threads = list(self._busy.values())
+            threads = list(self._threads)
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
+
+    def _hold(self) -> None:
+        with self._lock:
+            runs = list(self._runs)
+        if runs and time.monotonic() > self._held_at + HOLD_AGAIN_S:
+            self._held_at = time.monotonic()
+            self._store.schedules.hold(runs, HOLD_S)
+
+    def _serve(self) -> None:
+        """One run after the other, until there is none."""
+        try:
+            while not self._stop.is_set() and (firing := self._store.schedules.take(HOLD_S)) is not None:
+                with self._lock:
+                    self._runs.add(firing.run_id)
+                self._work(firing)
+        except StoreUnavailable as error:
+            log.warning("schedules: %s", error)
+        finally:
+            with self._lock:
+                self._threads.discard(threading.current_thread())
 
     def _work(self, firing: Firing) -> None:
         try:
@@ -80,7 +105,7 @@ class Scheduler:
             self._fail(firing, f"{type(error).__name__}: {error}")
         finally:
             with self._lock:
-                del self._busy[firing.run_id]
+                self._runs.discard(firing.run_id)
 
     def _fail(self, firing: Firing, why: str) -> None:
         log.warning("schedule %s, due %s: %s", firing.schedule.name, firing.due_at.isoformat(), why)

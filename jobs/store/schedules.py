@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, delete, or_, select, text, update
+from sqlalchemy import Connection, Row, delete, func, or_, select, text, update
 
 from jobs.errors import InvalidParams, UnknownSchedule
 from jobs.schemas import Schedule, ScheduleRun, ScheduleSpec
@@ -142,6 +142,12 @@ class Schedules:
 
         return self._db.write(work)
 
+    def ready(self, limit: int) -> int:
+        """How many runs could be taken now, counted up to `limit`."""
+        some = select(schedule_runs.c.id).where(_FIRING, schedule_runs.c.not_before <= now()).limit(limit)
+        counted = select(func.count()).select_from(some.subquery())
+        return int(self._db.read(lambda connection: connection.execute(counted).scalar_one()))
+
     def take(self, hold_s: float) -> Firing | None:
         """A run to be worked on, the oldest of its schedule; if this process dies, another has it after so long."""
         first = select(schedule_runs.c.id).where(_FIRING, schedule_runs.c.not_before <= now())
@@ -161,8 +167,9 @@ class Schedules:
         return self._db.write(work)
 
     def hold(self, run_ids: Sequence[int], hold_s: float) -> None:
-        """Work on these goes on."""
-        held = update(schedule_runs).where(schedule_runs.c.id.in_(run_ids), _FIRING).values(not_before=later(hold_s))
+        """Work on these goes on. One that was just told to wait has little time left, and is not held."""
+        mine = schedule_runs.c.id.in_(run_ids) & (schedule_runs.c.not_before > later(hold_s / 2))
+        held = update(schedule_runs).where(mine, _FIRING).values(not_before=later(hold_s))
         self._db.write(lambda connection: connection.execute(held))
 
     def before(self, firing: Firing) -> tuple[int | None, str | None]:

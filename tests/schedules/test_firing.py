@@ -73,7 +73,7 @@ def settle(store: Store, client: Client, configured: Settings, rounds: int = 1) 
     """Rounds of a scheduler, each to its end."""
     scheduler = Scheduler(store, client, configured)
     for _ in range(rounds):
-        while scheduler.round() or scheduler._busy:
+        while scheduler.round() or scheduler.busy:
             time.sleep(0.005)
 
 
@@ -115,7 +115,7 @@ def test_many_schedulers_fire_each_time_once(store: Store, client: Client, confi
         until = time.monotonic() + 20
         while time.monotonic() < until:
             scheduler.round()
-            if not scheduler._busy and all(states(store, each) == ["submitted"] for each in made):
+            if not scheduler.busy and all(states(store, each) == ["submitted"] for each in made):
                 return
             time.sleep(0.01)
 
@@ -136,7 +136,7 @@ def test_a_run_whose_process_died_is_gone_on_with(
     monkeypatch.setattr(store.schedules, "submitted", lambda *_: (_ for _ in ()).throw(SystemExit))  # after the submit
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     scheduler.round()
-    while scheduler._busy:
+    while scheduler.busy:
         time.sleep(0.01)
     monkeypatch.undo()
     (job,) = store.jobs.list()
@@ -193,6 +193,19 @@ def test_a_run_waits_for_the_one_before(
     time.sleep(0.1)
     fire()
     assert states(store, schedule) == ["submitted", "submitted"]
+
+
+def test_a_run_that_was_told_to_wait_is_not_held(store: Store, make: Make) -> None:
+    make()
+    moment, due = store.schedules.due(1)
+    store.schedules.fire(due[0], [(moment, moment)], [], None)
+    firing = store.schedules.take(60)
+    assert firing is not None
+    store.schedules.hold([firing.run_id], 60)
+    assert store.schedules.ready(1) == 0
+    store.schedules.wait(firing.run_id, 0)
+    store.schedules.hold([firing.run_id], 60)
+    assert store.schedules.ready(1) == 1
 
 
 def test_the_run_before_is_cancelled(store: Store, make: Make, fire: Callable[..., None]) -> None:
