@@ -248,8 +248,8 @@ def _fill(running: Deployment, jobs: int, results: int) -> None:
     each = results // jobs
     statement = """
         INSERT INTO results (job_id, seq, custom_id, status, output, tokens_in, tokens_out, truncated_tokens, windows)
-        SELECT some.id, n, n::text, 'ok', '{"labels": []}', 12, 0, 0, 1
-        FROM (SELECT id FROM jobs ORDER BY id OFFSET :skip LIMIT :take) AS some, generate_series(0, :last) AS n
+        SELECT chosen.id, n, n::text, 'ok', '{"labels": []}', 12, 0, 0, 1
+        FROM (SELECT id FROM jobs ORDER BY id OFFSET :skip LIMIT :take) AS chosen, generate_series(0, :last) AS n
         ON CONFLICT DO NOTHING
     """
     for skip in range(0, jobs if each else 0, FILL_JOBS):

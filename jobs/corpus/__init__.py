@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import BinaryIO
 
 from jobs.corpus.base import Fields, Format, Line, Place, Source, Writer
+from jobs.corpus.compression import decompressed, inner
 from jobs.corpus.memory import ItemSource
 from jobs.corpus.sink import Sink
 from jobs.corpus.source import SNIFFED, STDIN, FileSource, file_place, piped, stdin_place
@@ -96,7 +97,7 @@ def open_sink(target: str | PathLike[str], *, columns: Sequence[str] = (), kept:
     if os.path.exists(path) and not os.path.isfile(path):
         return Sink(formats()["jsonl"], path)
     writable = [form for form in formats().values() if form.write is not None]
-    return Sink(_by_suffix(path, writable), path, columns, kept)
+    return Sink(_by_suffix(inner(path), writable), path, columns, kept)
 
 
 def _named(name: str) -> Format:
@@ -117,7 +118,8 @@ def _input(name: str, shown: str, form: Format | None) -> tuple[Format, Place]:
         raise InvalidInput(f"{shown}: no such file or folder")
     if not os.path.isfile(path):
         return piped(form) if form else SNIFFED, place
-    return form or _by_suffix(path, formats().values()), place
+    chosen = form or _by_suffix(inner(path), formats().values())
+    return chosen, replace(place, open=decompressed(shown, path, place.open))
 
 
 def _by_suffix(path: Path, among: Iterable[Format]) -> Format:

@@ -18,11 +18,11 @@ LEADING = ("custom_id", "status")
 TRAILING = ("error_code", "error")
 
 
-def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Line]:
+def read(place: Place, fields: Fields, max_bytes: int, *, delimiter: str = ",") -> Iterator[Line]:
     """An item a record. A cell is text; blank records are left out."""
     csv.field_size_limit(max(csv.field_size_limit(), max_bytes))
     with place.open() as stream:
-        feed = _Feed(stream, place.name, max_bytes)
+        feed = _Feed(stream, place.name, max_bytes, delimiter)
         columns = _header(feed, place.name, fields)
         for cells in feed.records():
             problem = feed.problem
@@ -43,8 +43,10 @@ class CsvWriter:
     HELD = 10_000
     WHOLE = ("output",)
 
-    def __init__(self, stream: BinaryIO, columns: Sequence[str] = (), kept: Sequence[str] = ()) -> None:
-        self._lines = csv.writer(_Encoder(stream), lineterminator="\n")
+    def __init__(
+        self, stream: BinaryIO, columns: Sequence[str] = (), kept: Sequence[str] = (), *, delimiter: str = ","
+    ) -> None:
+        self._lines = csv.writer(_Encoder(stream), lineterminator="\n", delimiter=delimiter)
         self._columns: Sequence[str] = ()
         self._kept = kept
         self._held: list[Result] = []
@@ -87,14 +89,14 @@ FORMAT = Format("csv", (".csv",), read, CsvWriter)
 class _Feed:
     """Feeds the csv module line by line and remembers where a record began and what was wrong in it."""
 
-    def __init__(self, stream: BinaryIO, name: str, max_bytes: int) -> None:
+    def __init__(self, stream: BinaryIO, name: str, max_bytes: int, delimiter: str) -> None:
         self.start = 0
         """The line on which the present record began."""
         self.problem: Problem | None = None
         self._name, self._max_bytes = name, max_bytes
         self._size = 0
         self._ended = False
-        self._rows = csv.reader(self._texts(stream), strict=True)
+        self._rows = csv.reader(self._texts(stream), strict=True, delimiter=delimiter)
 
     def records(self) -> Iterator[list[str]]:
         """The cells of each record; look at `problem` before using them. Raises InvalidInput."""

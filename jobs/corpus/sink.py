@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from jobs.corpus.base import Format, Writer
+from jobs.corpus.compression import compressed
 from jobs.errors import OutputError
 from jobs.schemas import Result
 
@@ -37,6 +38,8 @@ class Sink:
         """Written to as it is (standard output, a pipe, a device): what went there cannot be taken back."""
         self._part: Path | None = None
         self._stream: BinaryIO | None = None
+        self._packed: BinaryIO | None = None
+        """Between the writer and the stream, where the file is compressed."""
         self._writer: Writer | None = None
 
     def check(self) -> None:
@@ -82,6 +85,8 @@ class Sink:
             assert self._writer is not None
             assert self._stream is not None
             self._writer.finish()
+            if self._packed is not None:
+                self._packed.close()
             self._stream.flush()
             if self._part is not None:
                 os.fsync(self._stream.fileno())
@@ -98,7 +103,7 @@ class Sink:
                 self._stream.close()
         if self._part is not None:
             self._part.unlink(missing_ok=True)
-        self._part = self._stream = self._writer = None
+        self._part = self._stream = self._packed = self._writer = None
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +129,8 @@ class Sink:
             self._stream = self.path.open("wb")
         else:
             self._stream = self._create()
-        self._writer = self._make(self._stream, self._columns, self._kept)
+        self._packed = compressed(self._target, self._stream) if self.path is not None else None
+        self._writer = self._make(self._packed or self._stream, self._columns, self._kept)
 
     def _create(self) -> BinaryIO:
         """A new file beside the target, with the target's rights or else those that a plain open would give it.

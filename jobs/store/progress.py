@@ -145,6 +145,7 @@ def _forecast(left: int, rate: Rate, known: tuple[int, int], moment: datetime) -
     items, n_chunks = known
     if not rate.items_per_s or not items:
         return UNKNOWN
+    n_chunks = max(1, n_chunks)  # a long chunk saves results before its end
     more = max(1.0, left * n_chunks / items)
     factor = math.exp(NINE_IN_TEN * math.sqrt(1 / n_chunks + 1 / more))
     seconds = left / rate.items_per_s

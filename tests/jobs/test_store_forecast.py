@@ -28,6 +28,11 @@ def test_without_a_rate_there_is_none() -> None:
     assert progress._forecast(10, Rate(items_per_s=1.0), (0, 1), MOMENT) == progress.UNKNOWN
 
 
+def test_a_chunk_that_has_not_ended_counts_for_one() -> None:
+    rate = Rate(items_per_s=10.0)
+    assert progress._forecast(1000, rate, (10, 0), MOMENT) == progress._forecast(1000, rate, (10, 1), MOMENT)
+
+
 def test_a_job_tells_it_while_it_runs(store: Store) -> None:
     job = queued_job(store, 20)
     assert store.jobs.get(job.id).eta_early_at is None

@@ -1,0 +1,144 @@
+"""Parquet: a column is a field; read a batch of rows at a time, results written with types of their own."""
+
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any, BinaryIO
+
+import orjson
+
+from jobs.corpus.base import Fields, Format, Line, Place
+from jobs.corpus.jsonl import rename
+from jobs.errors import InvalidInput, NotInstalled, OutputError, Problem
+
+ROWS_AT_ONCE = 4096
+"""Rows that are in memory while reading; of a row group at least its columns' pages are, too."""
+GROUP_ROWS = 10_000
+"""Rows of one row group that is written; the first group decides the columns' types."""
+LEADING = ("custom_id", "status")
+TRAILING = ("error_code", "error")
+
+
+def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Line]:
+    """An item a row, numbered from 1. Empty cells are left out."""
+    pyarrow, parquet = _pyarrow()
+    with place.open() as stream:
+        try:
+            file = parquet.ParquetFile(stream)
+            _check_columns(place.name, file.schema_arrow.names, fields)
+            number = 0
+            for batch in file.iter_batches(ROWS_AT_ONCE):
+                for number, row in enumerate(batch.to_pylist(), number + 1):  # noqa: B020 - it goes on from there
+                    yield number, _item(number, row, fields, max_bytes)
+        except pyarrow.ArrowException as error:
+            raise InvalidInput(f"{place.name}: cannot be read as Parquet: {_first_line(error)}") from error
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise InvalidInput(f"{place.name}: cannot be read as Parquet: {_first_line(error)}") from error
+
+
+class ParquetWriter:
+    """Columns custom_id, status, the output's fields, error_code, error, the kept fields, each with a type: numbers are
+    numbers, vectors lists of floats, labels lists of structs. One that is empty in the first 10,000 rows is text."""
+
+    def __init__(self, stream: BinaryIO, columns: Sequence[str] = (), kept: Sequence[str] = ()) -> None:
+        self._stream, self._columns, self._kept = stream, list(columns), list(kept)
+        self._rows: list[dict[str, Any]] = []
+        self._writer: Any = None
+
+    def write(self, line: bytes) -> None:
+        result = orjson.loads(line)
+        output, error = result.get("output") or {}, result.get("error") or {}
+        self._columns += [name for name in output if name not in self._columns] if self._writer is None else []
+        row = {"custom_id": result["custom_id"], "status": result["status"]}
+        row |= {name: output.get(name) for name in self._columns}
+        row |= {"error_code": error.get("code"), "error": error.get("message")}
+        kept = result.get("kept") or {}
+        row |= {self._kept_name(name): kept.get(name) for name in self._kept}
+        self._rows.append(row)
+        if len(self._rows) >= GROUP_ROWS:
+            self._flush()
+
+    def finish(self) -> None:
+        """Write what is left, and the file's end."""
+        self._flush()
+        self._writer.close()
+
+    def _kept_name(self, name: str) -> str:
+        return f"kept_{name}" if name in {*LEADING, *self._columns, *TRAILING} else name
+
+    def _flush(self) -> None:
+        pyarrow, parquet = _pyarrow()
+        names = [*LEADING, *self._columns, *TRAILING, *map(self._kept_name, self._kept)]
+        columns = {name: [row.get(name) for row in self._rows] for name in names}
+        self._rows.clear()
+        try:
+            if self._writer is None:
+                table = pyarrow.table({name: _column(pyarrow, values) for name, values in columns.items()})
+                self._writer = parquet.ParquetWriter(self._stream, table.schema, compression="zstd")
+            else:
+                table = pyarrow.Table.from_pydict(columns, schema=self._writer.schema)
+            self._writer.write_table(table)
+        except pyarrow.ArrowException as error:
+            raise OutputError(f"the results do not fit the types of the first {GROUP_ROWS:,}: {error}") from error
+
+
+def _column(pyarrow: Any, values: list[Any]) -> Any:
+    """The values with a type: floats are 64 bits wide but for lists of them, which are vectors; no value at all: text.
+    What Arrow has no common type for is JSON text."""
+    if all(value is None for value in values):
+        return pyarrow.array(values, pyarrow.string())
+    first = next(value for value in values if value is not None)
+    try:
+        if isinstance(first, list) and first and isinstance(first[0], float):
+            return pyarrow.array(values, pyarrow.list_(pyarrow.float32()))
+        return pyarrow.array(values)
+    except (pyarrow.ArrowException, TypeError):
+        texts = [None if value is None else orjson.dumps(value).decode() for value in values]
+        return pyarrow.array(texts, pyarrow.string())
+
+
+FORMAT = Format("parquet", (".parquet",), read, ParquetWriter)
+
+
+def _check_columns(name: str, columns: list[str], fields: Fields) -> None:
+    for wanted in (fields.text or fields.main, fields.id):
+        if wanted is not None and wanted not in columns:
+            raise InvalidInput(f"{name}: no column {wanted!r}; its columns are: {', '.join(columns)}")
+
+
+def _item(number: int, row: dict[str, Any], fields: Fields, max_bytes: int) -> bytes | Problem:
+    try:
+        rename(row, fields)
+        line = orjson.dumps({name: value for name, value in row.items() if value is not None}, default=_plain)
+    except ValueError as error:
+        return Problem(number, "invalid_id", str(error))
+    except TypeError as error:
+        return Problem(number, "malformed_row", f"a value cannot be told as JSON: {error}")
+    if len(line) > max_bytes:
+        message = f"the row is longer than {max_bytes:,} bytes as JSON (setting max_line_bytes)"
+        return Problem(number, "line_too_long", message)
+    return line
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, Decimal | date | datetime | time):
+        return str(value)
+    raise TypeError(f"{type(value).__name__}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:300]
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise NotInstalled(f"Parquet files need: pip install 'textmill[corpora]' ({error})") from error
+    return pyarrow, parquet
