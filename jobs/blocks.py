@@ -16,14 +16,19 @@ LEVEL = 1
 """zlib's quickest: a higher one saves a few per cent and costs several times as long."""
 
 
+def costs_of(lines: Sequence[bytes], allowances: Sequence[int]) -> list[int]:
+    """Estimated tokens of items, those that may come out of each (`allowances`) included."""
+    return [len(line) // BYTES_PER_TOKEN + 1 + out for line, out in zip(lines, allowances, strict=True)]
+
+
 def build_block(
     seq_lo: int, lines: Sequence[bytes], allowances: Sequence[int], models: Sequence[str | None] = ()
 ) -> NewBlock:
     """The block of these items. `allowances`: tokens that may come out of each. `models`: where they have their own."""
     raw = b"\n".join(lines)
-    costs = [len(line) // BYTES_PER_TOKEN + 1 + out for line, out in zip(lines, allowances, strict=True)]
     digest = hashlib.sha256(raw).digest()
-    return NewBlock(seq_lo, len(lines), JSONL_ZLIB, digest, zlib.compress(raw, LEVEL), cut(seq_lo, costs, models))
+    chunks = cut(seq_lo, costs_of(lines, allowances), models)
+    return NewBlock(seq_lo, len(lines), JSONL_ZLIB, digest, zlib.compress(raw, LEVEL), chunks)
 
 
 def cut(seq_lo: int, costs: Sequence[int], models: Sequence[str | None] = ()) -> tuple[NewChunk, ...]:

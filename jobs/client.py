@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -16,15 +17,16 @@ from jobs import tracing
 from jobs.corpus import ItemSource, Source
 from jobs.corpus.memory import Given
 from jobs.errors import InvalidParams, InvalidState, QueueUnavailable, StoreUnavailable, UnknownWebhook, UsageError
+from jobs.estimating import Survey
 from jobs.handle import JobHandle
 from jobs.intake import Intake, Loaded, OnInvalid
 from jobs.models import ModelSpec, Registry
 from jobs.patterns import Pattern, is_pattern
 from jobs.retries import RetrySource
-from jobs.schemas import Job, JobSpec
+from jobs.schemas import ERRORS_AFTER, Estimate, InvalidLine, Job, JobSpec, OnErrors
 from jobs.settings import Settings, load_settings
 from jobs.states import JobState
-from jobs.tasks import AnyTask, explain, resolve
+from jobs.tasks import AnyTask, explain, resolve, validate_params
 
 if TYPE_CHECKING:
     from jobs.queue import Queue
@@ -33,8 +35,11 @@ if TYPE_CHECKING:
 HINT_REST_S = 10.0
 """After Redis did not answer, hints are left out for so long: a worker looks by itself every few seconds."""
 
-BESIDE_THE_REQUEST = {"idempotency_key", "priority", "webhook", "traceparent", "schedule_run"}
-"""What of a job is no part of what was asked for."""
+BESIDE_THE_REQUEST = {
+    *("idempotency_key", "priority", "webhook", "traceparent", "schedule_run"),
+    *("canary", "go_on", "max_error_share", "errors_after", "on_errors"),
+}
+"""What of a job changes none of its results."""
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +92,11 @@ class Client:
         tenant: str = "default",
         webhook: str | None = None,
         schedule_run: int | None = None,
+        canary: int | None = None,
+        go_on: bool = False,
+        max_error_share: float | None = None,
+        errors_after: int = ERRORS_AFTER,
+        on_errors: OnErrors = "pause",
     ) -> JobHandle:
         """The job, with all its items stored and ready for workers.
 
@@ -95,6 +105,10 @@ class Client:
         With an `idempotency_key` the call is safe to repeat: it gives the same job, and goes on with one that was left
         half loaded. `on_invalid="skip"` goes on without the items that are refused; the handle's `loaded` lists them.
         `webhook`: the id of one that is told how the job ended.
+
+        `canary`: so many items, from the shortest to the longest, are run first; then the job is paused until
+        `approve`, or with `go_on` goes on by itself. `max_error_share`: when more of the items than this fail, counted
+        from `errors_after` results on, the job is paused, or fails (`on_errors`).
 
         Raises UnknownTask, UnknownModel, ModelMismatch, InvalidParams, InvalidInput, InvalidItems,
         QuotaExceeded, IdempotencyConflict, StoreUnavailable. Nothing is run unless it returns.
@@ -119,6 +133,11 @@ class Client:
             tenant=tenant,
             webhook=webhook,
             schedule_run=schedule_run,
+            canary=canary,
+            go_on=go_on,
+            max_error_share=max_error_share,
+            errors_after=errors_after,
+            on_errors=on_errors,
         )
         if webhook is not None and not self._knows(webhook, tenant):
             raise InvalidParams(f"webhook {webhook!r} is none of tenant {tenant!r} (`textmill webhooks list`)")
@@ -132,6 +151,36 @@ class Client:
             if span is not None:
                 span.set_attribute("textmill.job", handle.id)
         return handle
+
+    def estimate(
+        self,
+        task: str,
+        items: Iterable[Given] | Source,
+        *,
+        model: str | ModelSpec | None = None,
+        params: Mapping[str, Any] | None = None,
+        keep: Sequence[str] = (),
+        tenant: str = "default",
+    ) -> Estimate:
+        """What these items would be as a job. Nothing is stored or run; lines that cannot be items are listed.
+
+        `model` may be one that is not registered (`jobs.models.inspect`). Raises UnknownTask, UnknownModel,
+        ModelMismatch, InvalidParams, InvalidInput, StoreUnavailable.
+        """
+        found, given = resolve(task, params)
+        registry = self.registry_of(tenant)
+        if isinstance(model, ModelSpec):
+            served = registry.serves(model, found, given)
+        else:
+            served = registry.check(found, model or registry.only(found).name, given)
+        spec = _spec(task=found.name, model=served.name, params=given, keep=tuple(keep), tenant=tenant)
+        pattern = registry.pattern(served.name) if is_pattern(served.name) else None
+        source = items if isinstance(items, Source) else ItemSource(items, found.main_field)
+        intake = Intake(found, spec, source, settings=self._settings, on_invalid="skip", pattern=pattern)
+        try:
+            return self._estimate(found, served, spec, intake)
+        finally:
+            intake.close()
 
     def get(self, job_id: str) -> JobHandle:
         """The job of that id, or of a unique prefix of it. Raises UnknownJob."""
@@ -160,6 +209,12 @@ class Client:
     def resume(self, job_id: str) -> Job:
         """Let a paused job go on."""
         job = self.get(job_id).resume()
+        self._hint(job.queue)
+        return job
+
+    def approve(self, job_id: str) -> Job:
+        """Let the rest of a job follow its canary. Raises InvalidState for a job that has none, or has ended."""
+        job = self.get(job_id).approve()
         self._hint(job.queue)
         return job
 
@@ -205,6 +260,23 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _estimate(self, task: AnyTask, served: ModelSpec, spec: JobSpec, intake: Intake) -> Estimate:
+        survey = Survey(task, validate_params(task, spec.params), served)
+        for run in intake.survey():
+            survey.add(run)
+        return Estimate(
+            task=task.name,
+            model=served.name,
+            items=survey.items,
+            invalid=intake.refusals.total,
+            problems=tuple(InvalidLine(**asdict(problem)) for problem in intake.refusals.first),
+            duplicates=survey.duplicates,
+            tokens=survey.tokens(),
+            long=survey.long_texts(),
+            chunks=survey.chunks,
+            time=self._store.supervision.expected(task.name, served.name, survey.cost, survey.chunks),
+        )
+
     def _knows(self, webhook: str, tenant: str) -> bool:
         try:
             self._store.webhooks.get(webhook, tenant)
@@ -244,7 +316,7 @@ class Client:
         """Load and seal a job; the job now, and what was loaded. None: somebody else with the same key did."""
         try:
             loaded = intake.load(self._store, job.id, resumed=not created)
-            return self._store.jobs.seal(job.id), loaded
+            return self._store.jobs.seal(job.id, intake.picks()), loaded
         except InvalidState:
             now = self._store.jobs.get(job.id)
             if now.state in (JobState.LOADING, JobState.FAILED, JobState.CANCELLED):
@@ -312,7 +384,8 @@ def _spec(**fields: Any) -> JobSpec:
 def _request_hash(spec: JobSpec, source: Source, on_invalid: OnInvalid) -> bytes:
     """What an idempotency key stands for: the job asked for, and the items where they are known beforehand.
 
-    How soon it is wanted and who is told is no part of it: the same key with another priority gives the job as it is.
+    How soon it is wanted, who is told and what would stop it is no part of it: the same key with another priority gives
+    the job as it is.
     """
     asked = spec.model_dump(mode="json", exclude=BESIDE_THE_REQUEST)
     items = source.fingerprint() if spec.idempotency_key is not None else None

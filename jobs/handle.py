@@ -92,6 +92,10 @@ class JobHandle:
         """Let a paused job go on. Raises InvalidState when it is final."""
         return self._store.jobs.resume(self.id)
 
+    def approve(self) -> Job:
+        """Let the rest follow the canary. Raises InvalidState for a job that has none, or has ended."""
+        return self._store.supervision.approve(self.id)
+
     def __repr__(self) -> str:
         return f"JobHandle({self.id!r})"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, NamedTuple, Protocol
 
-from jobs.blocks import build_block
+from jobs.blocks import build_block, costs_of
 from jobs.checking import Checked, Checker
 from jobs.corpus import Line, Source
 from jobs.duplicates import Clash, CustomIds
@@ -14,7 +14,8 @@ from jobs.patterns import Pattern
 from jobs.refusals import Refusals, shortened
 from jobs.schemas import JobSpec
 from jobs.settings import Settings
-from jobs.store.values import NewBlock
+from jobs.store.values import NewBlock, Pick
+from jobs.strata import Strata
 from jobs.tasks import AnyTask
 
 __all__ = ["Intake", "Loaded", "OnInvalid", "load"]
@@ -81,12 +82,14 @@ class Intake:
         self._most_items, self._most_bytes = settings.max_job_items, settings.max_job_bytes
         self._checker = Checker(task, spec, settings.max_text_chars, pattern)
         self._ids = CustomIds()
+        self._strata = Strata(spec.canary) if spec.canary is not None else None
         self._refusals = Refusals(settings.home / "reports")
         self._runs = self._read()
         self._ahead: list[Run] = []
 
     def begin(self) -> tuple[NewBlock, ...]:
-        """Read the first items, so that a wrong input costs no job; all of them in one block, if no more follow.
+        """Read the first items, so that a wrong input costs no job; all of them in one block, if no more follow and
+        none go ahead of the others.
 
         Raises InvalidInput, InvalidItems.
         """
@@ -95,7 +98,17 @@ class Intake:
             self._refuse()
         if not self._ahead:
             raise self._nothing()
-        return (_block(self._ahead[0]),) if len(self._ahead) == 1 else ()
+        whole = len(self._ahead) == 1 and self._strata is None
+        return (_block(self._ahead[0]),) if whole else ()
+
+    def survey(self) -> Iterator[Run]:
+        """All the items there are, whatever is wrong with the other lines, to be looked at and not stored."""
+        return self._runs
+
+    @property
+    def refusals(self) -> Refusals:
+        """What was wrong with the lines so far."""
+        return self._refusals
 
     def load(self, store: Stored, job_id: str, *, resumed: bool = True) -> Loaded:
         """Store the items in the job; blocks that are there already are left alone. Not `resumed`: the job is new.
@@ -129,6 +142,10 @@ class Intake:
         never = tuple(self._checker.never_seen)
         return Loaded(count, tuple(self._refusals.first), self._refusals.total, report, never)
 
+    def picks(self) -> list[Pick]:
+        """The items of the job's canary, once all are stored; none, if it has no canary."""
+        return self._strata.picks() if self._strata is not None else []
+
     def close(self) -> None:
         """Free what it holds; it is not used afterwards."""
         self._refusals.close()
@@ -160,6 +177,8 @@ class Intake:
             if size > self._most_bytes:
                 raise InvalidInput(f"the input has more than {self._most_bytes:,} bytes (setting max_job_bytes)")
             if items.lines:
+                if self._strata is not None:
+                    self._strata.add(seq, costs_of(items.lines, items.allowances))
                 yield Run(seq, items)
             seq += len(items.lines)
 

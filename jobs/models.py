@@ -19,6 +19,7 @@ from jobs.tasks.templates import Prompt
 
 FAKE = "fake"
 """A key that always exists: the fake engine, for every task."""
+FAKE_TOKENS = 512
 LANGID = "langid"
 """A key that always exists: languages are told apart without a model."""
 BUILT_IN = (FAKE, LANGID)
@@ -141,11 +142,14 @@ class Registry:
 
         Raises UnknownModel, ModelMismatch, and InvalidParams.
         """
-        spec = self.get(name)
+        return self.serves(self.get(name), task, params)
+
+    def serves(self, spec: ModelSpec, task: Task[Any, Any, Any], params: Mapping[str, Any] | None = None) -> ModelSpec:
+        """The same of a model that need not be registered."""
         if task.name not in spec.tasks or spec.kind not in {*task.kinds, "any"}:
             serving = ", ".join(other.name for other in self.list() if task.name in other.tasks)
             raise ModelMismatch(
-                f"model {name!r} does not serve {task.name}; it serves: {', '.join(spec.tasks)}; "
+                f"model {spec.name!r} does not serve {task.name}; it serves: {', '.join(spec.tasks)}; "
                 f"models that serve {task.name}: {serving}"
             )
         task.check(validate_params(task, params), spec.known)
@@ -256,7 +260,16 @@ def _built_in(name: str) -> ModelSpec:
         return ModelSpec(name=name, path=name, kind="encoder", head="classify", tasks=tasks, engine=name, note=note)
     tasks = tuple(task.name for task in all_tasks())
     note = "the fake engine: made-up answers, for dry runs and tests"
-    return ModelSpec(name=FAKE, path=FAKE, kind="any", head="generate", tasks=tasks, engine=FAKE, note=note)
+    return ModelSpec(
+        name=FAKE,
+        path=FAKE,
+        kind="any",
+        head="generate",
+        tasks=tasks,
+        engine=FAKE,
+        max_input_tokens=FAKE_TOKENS,
+        note=note,
+    )
 
 
 def _of_pattern(pattern: Pattern) -> ModelSpec:

@@ -2,12 +2,12 @@
 
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from jobs.errors import ItemErrorCode
-from jobs.states import Control, DeliveryState, JobState, RunState
+from jobs.states import CanaryState, Control, DeliveryState, JobState, RunState
 
 CustomId = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
 """Any Unicode but NUL, which PostgreSQL cannot store; unique in its job."""
@@ -25,6 +25,15 @@ MOST_LABELS, MOST_KEPT = 64, 64
 QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 JobLabels = Annotated[dict[Name, Annotated[str, StringConstraints(max_length=1024)]], Field(max_length=MOST_LABELS)]
 KeptFields = Annotated[tuple[Name, ...], AfterValidator(_once_each), Field(max_length=MOST_KEPT)]
+
+
+MOST_CANARY = 1000
+"""Items of a canary: each becomes a chunk of its own."""
+ERRORS_AFTER = 100
+OnErrors = Literal["pause", "fail"]
+"""What becomes of a job that has spent its error budget."""
+CanaryItems = Annotated[int, Field(ge=1, le=MOST_CANARY)]
+ErrorShare = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Frozen(BaseModel):
@@ -69,6 +78,21 @@ class JobSpec(Frozen):
     """The trace that the submit belongs to (W3C Trace Context)."""
     schedule_run: int | None = None
     """The run of a schedule that made it."""
+    canary: CanaryItems | None = None
+    """So many items, from the shortest to the longest, are run before the rest may."""
+    go_on: bool = False
+    """The rest follows the canary by itself, unless too many of its items fail; else somebody has to approve."""
+    max_error_share: ErrorShare | None = None
+    """When more of the items than this fail, the job is paused or fails."""
+    errors_after: int = Field(default=ERRORS_AFTER, ge=1, le=2**31 - 1)
+    """The share counts from so many results on."""
+    on_errors: OnErrors = "pause"
+
+    @model_validator(mode="after")
+    def _go_on_after_something(self) -> Self:
+        if self.go_on and self.canary is None:
+            raise ValueError("go_on says what follows a canary, and there is none")
+        return self
 
 
 class Counts(Frozen):
@@ -99,6 +123,94 @@ class JobUsage(Frozen):
     output_tokens: int = 0
 
 
+class TimeEstimate(Frozen):
+    """How long some work takes."""
+
+    seconds: float
+    early_s: float
+    late_s: float
+    """Nine times in ten it takes between these two. `early_s` 0: perhaps it is much quicker, since so few items were
+    run that starting took most of the time."""
+    known_from: Literal["past jobs", "canary"]
+    jobs: int = 0
+    """How many past jobs of the same task and model the rate is known from."""
+
+
+class Bin(Frozen):
+    up_to: int
+    """Tokens; more than those of the bin before."""
+    items: int
+
+
+class TokenCounts(Frozen):
+    """The tokens of a job's texts, without what prompts add."""
+
+    counted_by: Literal["tokenizer", "bytes"]
+    """The model's own tokenizer, or a rough measure by bytes."""
+    total: int
+    answers: int
+    """Most tokens that may come out of all items together."""
+    shortest: int
+    median: int
+    p90: int
+    """Nine in ten have no more."""
+    longest: int
+    histogram: tuple[Bin, ...]
+
+
+class LongTexts(Frozen):
+    """Texts that are longer than the model reads."""
+
+    limit: int
+    long_text: Literal["truncate", "split", "error"]
+    """What happens to them: their end is not read, they are read in windows, or the item fails."""
+    items: int
+    tokens_lost: int = 0
+    windows: int = 0
+    """About as many pieces they are read in."""
+
+
+class InvalidLine(Frozen):
+    line: int
+    code: str
+    message: str
+    file: str | None = None
+
+
+class Estimate(Frozen):
+    """What an input would be as a job; nothing was stored or run."""
+
+    task: str
+    model: str
+    items: int
+    invalid: int
+    """Lines that cannot be items."""
+    problems: tuple[InvalidLine, ...]
+    """The first 1,000 of them."""
+    duplicates: int
+    """Items whose text an item before them has."""
+    tokens: TokenCounts
+    long: LongTexts | None
+    """Null: nobody knows how much the model reads."""
+    chunks: int
+    time: TimeEstimate | None
+    """Null: no job of this task on this model has ended yet."""
+
+
+class Canary(Frozen):
+    """The items that are run before the rest of a job may, and what came of them."""
+
+    state: CanaryState
+    items: int
+    go_on: bool = False
+    ok: int = 0
+    error: int = 0
+    error_share: float = 0.0
+    usage: JobUsage = JobUsage()
+    rest: TimeEstimate | None = None
+    """How long the other items will take; null: not known yet."""
+
+
 class Job(Frozen):
     """A job as it stands now; see DATA in the documentation for the shape on the wire."""
 
@@ -126,6 +238,7 @@ class Job(Frozen):
     """Nine times in ten it ends between these two, if work goes on as it did: the fewer chunks the rate is known from,
     the further they are apart."""
     first_eta_at: datetime | None = None
+    """The first forecast there was, to be set beside the outcome."""
     usage: JobUsage = JobUsage()
     in_force: dict[str, Any] | None = None
     """What the worker ran with: the model's own generation defaults, dtype, engine and mode."""
@@ -134,7 +247,16 @@ class Job(Frozen):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     deadline_at: datetime | None = None
+    late: bool = False
+    """It will miss its deadline at the rate of the last minute."""
+    late_by_s: float | None = None
+    """By how much: `eta_at` less `deadline_at`."""
+    canary: Canary | None = None
+    max_error_share: float | None = None
+    errors_after: int | None = None
+    on_errors: OnErrors | None = None
     error: str | None = None
+    """Why it failed or expired, or why it was paused."""
     retry_of: str | None = None
     webhook: str | None = None
     schedule: str | None = None

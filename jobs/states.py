@@ -72,6 +72,17 @@ class ChunkState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class CanaryState(StrEnum):
+    """How far the canary of a job is: the few items that are run before the rest may."""
+
+    RUNNING = "running"
+    """Its items are to be run, or are being run; the others are held."""
+    WAITING = "waiting"
+    """Its items have results; the job is paused until somebody approves of them."""
+    PASSED = "passed"
+    """The rest goes on: it was approved, or did so by itself."""
+
+
 LIVE = frozenset({ChunkState.HELD, ChunkState.PENDING, ChunkState.RUNNING})
 
 CHUNK_MOVES: dict[ChunkState, frozenset[ChunkState]] = {

@@ -4,6 +4,7 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -116,6 +117,7 @@ class Upkeep:
         done = self._take_over() | {
             "expired": self._store.jobs.expire_due(),
             "finished": self._finish(),
+            **self._supervise(),
             "forecast": self._store.jobs.forecast(),
             "hints": self._top_up(),
             "runs": self._scheduler.round(),
@@ -172,6 +174,12 @@ class Upkeep:
         for job in filter(None, ended):
             telemetry.job_done(job)
         return sum(job is not None for job in ended)
+
+    def _supervise(self) -> dict[str, int]:
+        """Let canaries be followed or wait, stop what has spent its error budget; before hints are given for it."""
+        supervision = self._store.supervision
+        outcomes = Counter(supervision.settle(job_id) for job_id in supervision.due())
+        return {outcome: count for outcome, count in outcomes.items() if outcome is not None}
 
     def _end_idle_sessions(self) -> int:
         if not self._settings.idle_transaction_s:

@@ -9,6 +9,8 @@ ERROR = 1
 """Exit code of everything that went wrong, but for a wrong command line (2)."""
 ITEMS_FAILED = 3
 """The job is complete, and some of its items have an error instead of an output."""
+WAITS = 4
+"""The canary of the job is done, and the rest waits for approval."""
 INTERRUPTED = 130
 
 QUIET_GC = (100_000, 20, 50)

@@ -35,18 +35,22 @@ def status(job: str, as_json: bool) -> None:
 def watch(job: str, as_json: bool) -> None:
     """Follow a job to its end. Exit code as for `run`; Ctrl-C stops watching and leaves the job alone."""
     from jobs.cli.load import load_of
+    from jobs.cli.progress import waiting, waits
     from jobs.cli.reporters import reporter
     from jobs.cli.view import exit_code
 
     with store() as database, client(database) as opened:
         handle = opened.get(job)
         shown = reporter(sys.stdout, as_json=as_json)
-        absence = Absence(database, handle.refresh().queue)
+        absence, told = Absence(database, handle.refresh().queue), False
         try:
             while not (now := handle.refresh()).state.final:
                 shown.show(now, load_of(database, now.queue))
                 if now.control == Control.RUN and (missing := absence.noticed()):
                     shown.note(missing)
+                if waits(now) and not told:
+                    shown.note(waiting(now))
+                told = waits(now)
                 time.sleep(WATCH_S)
             shown.show(now)
         finally:
@@ -112,6 +116,15 @@ def resume(job: str, as_json: bool) -> None:
     """Go on with a paused job."""
     with client() as opened:
         _tell(opened.resume(job), as_json=as_json)
+
+
+@click.command()
+@options.job
+@options.as_json()
+def approve(job: str, as_json: bool) -> None:
+    """Let the rest of a job follow its canary."""
+    with client() as opened:
+        _tell(opened.approve(job), as_json=as_json)
 
 
 @click.command()

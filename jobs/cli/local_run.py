@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from jobs.cli import ERROR, INTERRUPTED, ITEMS_FAILED, output
+from jobs.cli import ERROR, INTERRUPTED, ITEMS_FAILED, WAITS, output
 from jobs.cli.choice import choose
 from jobs.cli.inputs import Noticed, open_inputs, refuse_overwriting
 from jobs.cli.loading import left_out
-from jobs.cli.progress import done
+from jobs.cli.progress import done, waiting, waits
 from jobs.cli.reporters import reporter
 from jobs.cli.session import registry, store
 from jobs.cli.signals import interruptible
@@ -55,6 +55,8 @@ class Wish:
     keep: tuple[str, ...] = ()
     on_invalid: Literal["reject", "skip"] = "reject"
     priority: int = 0
+    supervised: dict[str, Any] = field(default_factory=dict)
+    """Canary and error budget, as `Client.submit` takes them."""
     as_json: bool = False
 
 
@@ -83,6 +85,26 @@ class LocalRun:
             return INTERRUPTED
         finally:
             self._reporter.close()
+
+    def estimate(self) -> int:
+        """Print what the wish would be as a job; the exit code."""
+        from jobs.cli.dry_run import estimated, exit_code, looked_at, told
+
+        wish = self._wish
+        with interruptible(), _session(load_settings()) as (client, store):
+            found = estimated(
+                client,
+                looked_at(store, client, self._task, wish.model),
+                task=wish.task,
+                inputs=wish.inputs,
+                params=wish.params,
+                text_field=wish.text_field,
+                id_field=wish.id_field,
+                form=wish.format,
+                keep=wish.keep,
+            )
+        print(found.model_dump_json() if wish.as_json else told(found))
+        return exit_code(found, wish.on_invalid)
 
     def _see_through(self, client: Client, store: Store, settings: Settings, sink: "Sink") -> int:
         machine = mill(settings, store, role="run", say=self._reporter.note)
@@ -130,6 +152,7 @@ class LocalRun:
             keep=self._wish.keep,
             idempotency_key=key,
             on_invalid=self._wish.on_invalid,
+            **self._wish.supervised,
         )
 
     def _key(self, model: str, queue: str, fingerprint: str | None) -> str:
@@ -146,14 +169,17 @@ class LocalRun:
         """Say how an earlier run of this command left it."""
         if job.priority != self._wish.priority and not job.state.final:
             self._reporter.note(f"{job.id} keeps the priority it was begun with: {job.priority}")
+        if job.canary is None and self._wish.supervised.get("canary") and not job.state.final:
+            self._reporter.note(f"{job.id} was begun without a canary, and goes on without one")
         if job.state == JobState.COMPLETED:
             self._reporter.note(f"{job.id} is done already; its results are written again without running the model")
         elif done(job):
             self._reporter.note(
                 f"{job.id} goes on where it was left: {done(job):,} of {job.counts.total:,} items are done"
             )
-        if job.control == Control.PAUSE and not job.state.final:
-            self._reporter.note(f"{job.id} was paused; it goes on now")
+        if job.control == Control.PAUSE and not job.state.final and not waits(job):
+            why = f" ({job.error})" if job.error else ""
+            self._reporter.note(f"{job.id} was paused{why}; it goes on now")
             client.resume(job.id)
 
     def _follow(self, handle: "JobHandle", store: Store, machine: Mill, export: output.Export) -> Job:
@@ -171,10 +197,18 @@ class LocalRun:
             if self._elsewhere and not job.state.final and (missing := absence.noticed()):
                 self._reporter.note(missing)
             export.advance()
+            if waits(job) or job.error:
+                break
         self._reporter.close()
         return job
 
     def _finish(self, job: Job, export: output.Export) -> int:
+        if waits(job):
+            self._reporter.note(f"{waiting(job)}; the same command then goes on")
+            return WAITS
+        if not job.state.final:
+            self._reporter.note(f"{job.id} is {job.error}\n  look: textmill results {job.id}; the same command goes on")
+            return ERROR
         if job.state != JobState.COMPLETED:
             why = f": {job.error}" if job.error else ""
             self._reporter.note(f"{job.id} {job.state}{why}\n  results so far: textmill results {job.id}")

@@ -30,6 +30,44 @@ def as_json(says: str = "JSON, one object a line.") -> Callable[[Function], Func
     return click.option("--json", "as_json", is_flag=True, help=says)
 
 
+def before_paying(function: Function) -> Function:
+    """What a user wants to know before a job is run as a whole, and what is to stop it. All but `dry_run` are called as
+    `Client.submit` calls them."""
+    for each in reversed(_BEFORE_PAYING):
+        function = each(function)
+    return function
+
+
+_BEFORE_PAYING = (
+    click.option(
+        "--dry-run", is_flag=True, help="Only count: items, tokens, long texts, duplicates, time. Stores nothing."
+    ),
+    click.option(
+        "--canary",
+        metavar="N",
+        type=click.IntRange(1, 1000),
+        help="Run N items of all lengths first; the rest waits for `textmill approve`.",
+    ),
+    click.option("--go-on", is_flag=True, help="The rest follows the canary by itself, unless too much of it failed."),
+    click.option(
+        "--max-error-share",
+        metavar="SHARE",
+        type=click.FloatRange(0, 1, max_open=True),
+        help="Stop when more of the items than this fail: 0.05 is one in twenty.",
+    ),
+    click.option(
+        "--errors-after", metavar="N", type=click.IntRange(1), default=100, help="... counted from N results on."
+    ),
+    click.option(
+        "--on-errors",
+        metavar="pause|fail",
+        type=click.Choice(["pause", "fail"]),
+        default="pause",
+        help="How it is stopped.",
+    ),
+)
+
+
 def task_over_inputs(function: Function) -> Function:
     """TASK INPUT..., the task's parameters, and how the inputs are read."""
     for each in reversed(_TASK_OVER_INPUTS):

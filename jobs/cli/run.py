@@ -1,6 +1,7 @@
 """`textmill run`: one command that does a whole job on this machine, and goes on where it was left."""
 
 import json
+from typing import Any
 
 import click
 
@@ -14,6 +15,7 @@ from jobs.errors import TextmillError
 @options.model(options.ANY_MODEL)
 @options.task_over_inputs
 @options.priority("Higher goes first among this home's jobs.")
+@options.before_paying
 @options.as_json("Progress and summary as JSON lines on stderr.")
 def run(
     task: str,
@@ -27,13 +29,16 @@ def run(
     form: str | None,
     on_invalid: options.OnInvalid,
     priority: int,
+    dry_run: bool,
     as_json: bool,
+    **supervised: Any,
 ) -> None:
     """Run a task over inputs, here and now. Everything is embedded: broker, database, worker.
 
     Whatever interrupts it, the same command goes on where it was left; a finished one writes its results again.
 
-    Exit codes: 0 all ok, 1 error, 2 wrong command line, 3 finished with failed items, 130 interrupted.
+    Exit codes: 0 all ok, 1 error, 2 wrong command line, 3 finished with failed items, 4 waits for approval, 130
+    interrupted.
     """
     from jobs.cli.local_run import LocalRun, Wish
 
@@ -49,10 +54,12 @@ def run(
         keep=words(keep),
         on_invalid=on_invalid,
         priority=priority,
+        supervised=supervised,
         as_json=as_json,
     )
     try:
-        raise click.exceptions.Exit(LocalRun(wish).go())
+        made = LocalRun(wish)
+        raise click.exceptions.Exit(made.estimate() if dry_run else made.go())
     except (TextmillError, OSError) as error:
         if not as_json:
             raise

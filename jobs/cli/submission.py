@@ -51,6 +51,26 @@ def submitted(client: "Client", wish: Submission) -> "Job":
     return handle.refresh()
 
 
+def estimate(client: "Client", wish: Submission, *, as_json: bool) -> int:
+    """Print what the wish would be as a job; the exit code."""
+    from jobs.cli.dry_run import estimated, exit_code, told
+
+    task, _ = resolve(wish.task, wish.params)
+    found = estimated(
+        client,
+        wish.model or only_one(client.registry.list(), task.name),
+        task=wish.task,
+        inputs=wish.inputs,
+        params=wish.params,
+        text_field=wish.text_field,
+        id_field=wish.id_field,
+        form=wish.format,
+        keep=wish.options["keep"],
+    )
+    print(found.model_dump_json() if as_json else told(found))
+    return exit_code(found, wish.on_invalid)
+
+
 def interrupted(key: str | None) -> str:
     """What became of a submit that was told to end."""
     return "interrupted; nothing was submitted" if key is None else "interrupted; the same command goes on"

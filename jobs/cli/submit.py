@@ -1,7 +1,7 @@
 """`textmill submit` and `textmill retry`: the commands that make a job and leave."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--key", metavar="KEY", help="Idempotency key: the same key never makes a second job.")
 @click.option("--deadline", metavar="TIME", type=moment, help="The job expires then (UTC).")
 @click.option("--webhook", metavar="ID", help="Tell it how the job ended (`textmill webhooks add`).")
+@options.before_paying
 @options.as_json()
 def submit(
     task: str,
@@ -44,10 +45,12 @@ def submit(
     key: str | None,
     deadline: datetime | None,
     webhook: str | None,
+    dry_run: bool,
     as_json: bool,
+    **supervised: Any,
 ) -> None:
     """Submit a job and leave. Prints its id; whoever works on the queue does the rest."""
-    from jobs.cli.submission import Submission, interrupted, submitted
+    from jobs.cli.submission import Submission, estimate, interrupted, submitted
 
     wish = Submission(
         task=task,
@@ -67,9 +70,12 @@ def submit(
             "idempotency_key": key,
             "deadline_at": deadline,
             "webhook": webhook,
+            **supervised,
         },
     )
     with store() as database, client(database) as opened:
+        if dry_run:
+            raise click.exceptions.Exit(estimate(opened, wish, as_json=as_json))
         try:
             with interruptible():
                 job = submitted(opened, wish)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from jobs.cli import ERROR, ITEMS_FAILED
-from jobs.cli.progress import done, duration
+from jobs.cli.progress import canary, done, duration, lateness, waits
 from jobs.cli.table import facts, table
 from jobs.errors import UsageError
 from jobs.schemas import Job
@@ -24,14 +24,18 @@ def view(job: Job) -> str:
             ("state", state(job)),
             ("error", job.error),
             ("items", _items(job)),
+            ("canary", canary(job)),
+            ("stops", _budget(job)),
             ("tokens", f"{job.usage.input_tokens:,} in, {job.usage.output_tokens:,} out" if done(job) else None),
             ("speed", _speed(job)),
             ("left", _left(job)),
             ("queue", f"{job.queue}, priority {job.priority}"),
             ("created", _moment(job.created_at)),
             ("started", _moment(job.started_at)),
+            ("first ETA", _first_eta(job)),
             ("finished", _moment(job.finished_at)),
             ("deadline", _moment(job.deadline_at)),
+            ("late", lateness(job)),
             ("retry of", job.retry_of),
         ]
     )
@@ -50,6 +54,8 @@ def listing(jobs: Sequence[Job]) -> str:
 
 def state(job: Job) -> str:
     """The state, with the pause that is no state."""
+    if waits(job):
+        return f"{job.state}, waits for approval"
     return f"{job.state}, paused" if job.control == Control.PAUSE and not job.state.final else str(job.state)
 
 
@@ -72,6 +78,21 @@ def _items(job: Job) -> str:
     counts = job.counts
     text = f"{done(job):,} of {counts.total:,} done ({job.progress:.0%})"
     return text + (f": {counts.ok:,} ok, {counts.error:,} failed" if counts.error else "")
+
+
+def _budget(job: Job) -> str | None:
+    if job.max_error_share is None:
+        return None
+    stops = "is paused" if job.on_errors == "pause" else "fails"
+    return f"{stops} when more than {job.max_error_share:.4g} of {job.errors_after:,} or more items fail"
+
+
+def _first_eta(job: Job) -> str | None:
+    """The first forecast, and how far off it was."""
+    if job.first_eta_at is None or job.finished_at is None:
+        return _moment(job.first_eta_at)
+    off = (job.finished_at - job.first_eta_at).total_seconds()
+    return f"{_moment(job.first_eta_at)}, {duration(abs(off))} {'before' if off > 0 else 'after'} it ended"
 
 
 def _speed(job: Job) -> str | None:

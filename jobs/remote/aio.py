@@ -12,8 +12,8 @@ from jobs.corpus import Source
 from jobs.corpus.memory import Given
 from jobs.errors import TextmillError
 from jobs.remote import calls
-from jobs.remote.calls import Call, Status, Steps
-from jobs.schemas import Found, Job, Result
+from jobs.remote.calls import Call, Status, Steps, T
+from jobs.schemas import ERRORS_AFTER, Estimate, Found, Job, OnErrors, Result
 
 if TYPE_CHECKING:
     from httpx2 import Response
@@ -49,6 +49,11 @@ class AsyncClient:
         deadline_at: datetime | None = None,
         on_invalid: str = "reject",
         webhook: str | None = None,
+        canary: int | None = None,
+        go_on: bool = False,
+        max_error_share: float | None = None,
+        errors_after: int = ERRORS_AFTER,
+        on_errors: OnErrors = "pause",
     ) -> "AsyncJob":
         """The job, stored and ready for workers, as `jobs.client.Client.submit` does it. `items` may be any iterable:
         it is read once, and never all in memory."""
@@ -64,10 +69,29 @@ class AsyncClient:
             keep=list(keep),
             on_invalid=on_invalid,
             webhook=webhook,
+            canary=canary,
+            go_on=go_on,
+            max_error_share=max_error_share,
+            errors_after=errors_after,
+            on_errors=on_errors,
             idempotency_key=idempotency_key,
             deadline_at=deadline_at,
         )
         return AsyncJob(self, await self._through(steps))
+
+    async def estimate(
+        self,
+        task: str,
+        items: Iterable[Given] | Source,
+        *,
+        model: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        keep: Sequence[str] = (),
+    ) -> Estimate:
+        """What these items would be as a job, as `jobs.client.Client.estimate` says it. Nothing is run."""
+        main_field, given = await self._main_field(task), dict(params or {})
+        steps = calls.estimate(task, items, main_field=main_field, model=model, params=given, keep=list(keep))
+        return await self._through(steps)
 
     async def run(
         self, task: str, items: Iterable[Given] | Source, *, timeout: float | None = None, **wanted: Any
@@ -107,6 +131,10 @@ class AsyncClient:
         """Let a paused job go on."""
         return await self._steer(job_id, "resume")
 
+    async def approve(self, job_id: str) -> Job:
+        """Let the rest of a job follow its canary."""
+        return await self._steer(job_id, "approve")
+
     async def retry(self, job_id: str) -> "AsyncJob":
         """A new job of the items without an ok result."""
         return AsyncJob(self, await self._steer(job_id, "retry"))
@@ -132,7 +160,7 @@ class AsyncClient:
             self._main_fields[task] = orjson.loads((await self._send(calls.task_of(task))).content)["main_field"]
         return self._main_fields[task]
 
-    async def _through(self, steps: Steps[Job]) -> Job:
+    async def _through(self, steps: Steps[T]) -> T:
         """What comes of the steps."""
         try:
             call = next(steps)
@@ -144,8 +172,8 @@ class AsyncClient:
                 else:
                     call = steps.send(answer)
         except StopIteration as done:
-            job: Job = done.value
-            return job
+            came: T = done.value
+            return came
 
     async def _send(self, call: Call) -> "Response":
         """The answer, if it is a good one; tried again as long as that can help."""
@@ -290,6 +318,9 @@ class AsyncJob:
 
     async def resume(self) -> Job:
         return await self._client.resume(self.id)
+
+    async def approve(self) -> Job:
+        return await self._client.approve(self.id)
 
     def __repr__(self) -> str:
         return f"AsyncJob({self.id!r})"

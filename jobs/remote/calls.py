@@ -25,7 +25,7 @@ from jobs.errors import (
     UsageError,
     WrongOffset,
 )
-from jobs.schemas import Found, Job, Result
+from jobs.schemas import Estimate, Found, Job, Result
 
 if TYPE_CHECKING:
     from httpx2 import Response
@@ -93,21 +93,26 @@ def submit(
     main_field: str,
     idempotency_key: str | None,
     deadline_at: datetime | None,
+    canary: int | None,
+    max_error_share: float | None,
     **wanted: Any,
 ) -> Steps[Job]:
     """A submit, safe to repeat: it has a key of its own unless the caller gives one. Raises InvalidInput."""
-    given = {"task": task, **{name: value for name, value in wanted.items() if value}}
+    given = _named(task, wanted)
     if deadline_at is not None:
         given["deadline_at"] = deadline_at.isoformat()
+    exactly = {"canary": canary, "max_error_share": max_error_share}  # where 0 says something
+    given |= {name: value for name, value in exactly.items() if value is not None}
     headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex, "Content-Type": "application/json"}
     call = Call("POST", f"{PREFIX}/jobs", headers=headers)
-    with _spooled(items if isinstance(items, Source) else ItemSource(items, main_field)) as spooled:
-        if spooled.tell() > INLINE_BYTES:
-            return (yield from _as_file(call, given, spooled))
-        spooled.seek(0)
-        lines = b",".join(line.rstrip(b"\n") for line in spooled)
-    call.body = orjson.dumps(given)[:-1] + b',"items":[' + lines + b"]}"
-    return read_job((yield call).content)
+    return read_job((yield from _with_items(call, given, items, main_field)))
+
+
+def estimate(task: str, items: Iterable[Given] | Source, *, main_field: str, **wanted: Any) -> Steps[Estimate]:
+    """What the items would be as a job. Raises InvalidInput."""
+    call = Call("POST", f"{PREFIX}/jobs/estimate", headers={"Content-Type": "application/json"})
+    content = yield from _with_items(call, _named(task, wanted), items, main_field)
+    return Estimate.model_validate_json(content)
 
 
 def traced(call: Call) -> dict[str, str]:
@@ -225,8 +230,24 @@ def _posted(job_id: str, verb: str, wanted: Mapping[str, Any]) -> Call:
     return Call("POST", f"{PREFIX}/jobs/{job_id}/{verb}", headers=headers, body=body)
 
 
-def _as_file(call: Call, given: Mapping[str, Any], spooled: IO[bytes]) -> Steps[Job]:
-    """Upload the items, submit the file, and throw it away."""
+def _named(task: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked for; what is empty is left to the server."""
+    return {"task": task, **{name: value for name, value in wanted.items() if value}}
+
+
+def _with_items(call: Call, given: Mapping[str, Any], items: Iterable[Given] | Source, main_field: str) -> Steps[bytes]:
+    """Send the items along: as they are, or many of them as a file."""
+    with _spooled(items if isinstance(items, Source) else ItemSource(items, main_field)) as spooled:
+        if spooled.tell() > INLINE_BYTES:
+            return (yield from _as_file(call, given, spooled))
+        spooled.seek(0)
+        lines = b",".join(line.rstrip(b"\n") for line in spooled)
+    call.body = orjson.dumps(given)[:-1] + b',"items":[' + lines + b"]}"
+    return (yield call).content
+
+
+def _as_file(call: Call, given: Mapping[str, Any], spooled: IO[bytes]) -> Steps[bytes]:
+    """Upload the items, name the file in the call, and throw it away."""
     size = spooled.tell()
     path, file_id = yield from _uploaded(spooled, size)
     call.body, call.longer_s = orjson.dumps({**given, "file": file_id}), size / LOADED_BYTES_S
@@ -236,7 +257,7 @@ def _as_file(call: Call, given: Mapping[str, Any], spooled: IO[bytes]) -> Steps[
         yield from _thrown_away(path)
         raise
     yield from _thrown_away(path)
-    return read_job(answer.content)
+    return answer.content
 
 
 def _uploaded(file: IO[bytes], size: int) -> Steps[tuple[str, str]]:

@@ -11,8 +11,8 @@ from jobs.corpus import Source
 from jobs.corpus.memory import Given
 from jobs.errors import TextmillError
 from jobs.remote import calls
-from jobs.remote.calls import Call, Status, Steps
-from jobs.schemas import Found, Job, Result
+from jobs.remote.calls import Call, Status, Steps, T
+from jobs.schemas import ERRORS_AFTER, Estimate, Found, Job, OnErrors, Result
 
 if TYPE_CHECKING:
     from httpx2 import Response
@@ -48,6 +48,11 @@ class HttpClient:
         deadline_at: datetime | None = None,
         on_invalid: str = "reject",
         webhook: str | None = None,
+        canary: int | None = None,
+        go_on: bool = False,
+        max_error_share: float | None = None,
+        errors_after: int = ERRORS_AFTER,
+        on_errors: OnErrors = "pause",
     ) -> "HttpJob":
         """The job, stored and ready for workers, as `jobs.client.Client.submit` does it. `items` may be any iterable:
         it is read once, and never all in memory."""
@@ -63,10 +68,29 @@ class HttpClient:
             keep=list(keep),
             on_invalid=on_invalid,
             webhook=webhook,
+            canary=canary,
+            go_on=go_on,
+            max_error_share=max_error_share,
+            errors_after=errors_after,
+            on_errors=on_errors,
             idempotency_key=idempotency_key,
             deadline_at=deadline_at,
         )
         return HttpJob(self, self._through(steps))
+
+    def estimate(
+        self,
+        task: str,
+        items: Iterable[Given] | Source,
+        *,
+        model: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        keep: Sequence[str] = (),
+    ) -> Estimate:
+        """What these items would be as a job, as `jobs.client.Client.estimate` says it. Nothing is run."""
+        main_field, given = self._main_field(task), dict(params or {})
+        steps = calls.estimate(task, items, main_field=main_field, model=model, params=given, keep=list(keep))
+        return self._through(steps)
 
     def run(
         self, task: str, items: Iterable[Given] | Source, *, timeout: float | None = None, **wanted: Any
@@ -106,6 +130,10 @@ class HttpClient:
         """Let a paused job go on."""
         return self._steer(job_id, "resume")
 
+    def approve(self, job_id: str) -> Job:
+        """Let the rest of a job follow its canary."""
+        return self._steer(job_id, "approve")
+
     def retry(self, job_id: str) -> "HttpJob":
         """A new job of the items without an ok result."""
         return HttpJob(self, self._steer(job_id, "retry"))
@@ -131,7 +159,7 @@ class HttpClient:
             self._main_fields[task] = orjson.loads(self._send(calls.task_of(task)).content)["main_field"]
         return self._main_fields[task]
 
-    def _through(self, steps: Steps[Job]) -> Job:
+    def _through(self, steps: Steps[T]) -> T:
         """What comes of the steps."""
         try:
             call = next(steps)
@@ -143,8 +171,8 @@ class HttpClient:
                 else:
                     call = steps.send(answer)
         except StopIteration as done:
-            job: Job = done.value
-            return job
+            came: T = done.value
+            return came
 
     def _send(self, call: Call) -> "Response":
         """The answer, if it is a good one; tried again as long as that can help."""
@@ -287,6 +315,9 @@ class HttpJob:
 
     def resume(self) -> Job:
         return self._client.resume(self.id)
+
+    def approve(self) -> Job:
+        return self._client.approve(self.id)
 
     def __repr__(self) -> str:
         return f"HttpJob({self.id!r})"

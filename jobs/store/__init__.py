@@ -15,6 +15,7 @@ from jobs.store.results import Results
 from jobs.store.retention import Retention
 from jobs.store.retries import Retries
 from jobs.store.schedules import Schedules
+from jobs.store.supervision import Supervision
 from jobs.store.tenants import Tenants
 from jobs.store.uploads import Uploads
 from jobs.store.webhooks import Webhooks
@@ -38,6 +39,7 @@ class Store:
         self.jobs = Jobs(database)
         self.chunks = Chunks(database, lease_s=lease_s)
         self.results = Results(database)
+        self.supervision = Supervision(database)
         self.retention = Retention(database)
         self.retries = Retries(database, self.jobs, self.results)
         self.leaders = Leaders(database)

@@ -10,13 +10,13 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 
 from jobs.errors import IdempotencyConflict, InvalidState
 from jobs.schemas import Job, JobSpec
-from jobs.states import FINAL, ChunkState, Control, JobState
-from jobs.store import encoding, ids, outbox, progress, rows, tenants, turns
+from jobs.states import FINAL, CanaryState, Control, JobState
+from jobs.store import canaries, encoding, ids, outbox, progress, rows, supervision, tenants
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
 from jobs.store.retention import NOT_GONE, check_there
 from jobs.store.tables import blocks, chunks, jobs
-from jobs.store.values import Finished, NewBlock, Pulse
+from jobs.store.values import Finished, NewBlock, Pick, Pulse
 
 LINES_AT_ONCE = 16
 """Blocks read by one query when a job's lines are streamed."""
@@ -96,8 +96,9 @@ class Jobs:
         found = self._db.read(lambda connection: connection.execute(wanted.order_by(blocks.c.seq_lo)).all())
         return [(row[0], row[1], bytes(row[2])) for row in found]
 
-    def seal(self, job_id: str) -> Job:
-        """The job, queued: its items are complete and can be claimed. Safe to repeat.
+    def seal(self, job_id: str, picks: Sequence[Pick] = ()) -> Job:
+        """The job, queued: its items are complete and can be claimed; of one with a canary, only the `picks` at first.
+        Safe to repeat.
 
         Raises InvalidState if blocks are missing in between, or the job ended before.
         """
@@ -106,7 +107,9 @@ class Jobs:
             job = rows.locked(connection, job_id)
             if job.sealed_at is None:
                 rows.require(job, job.state == JobState.LOADING, "cannot be sealed")
-                self._seal(connection, job, rows.gapless(connection, job), rows.count_chunks(connection, job.id))
+                n_items = rows.gapless(connection, job)
+                values = canaries.cut_out(connection, job, picks, n_items)
+                self._seal(connection, job, n_items, rows.count_chunks(connection, job.id), **values)
             return rows.read(connection, job.id)
 
         return self._db.write(work)
@@ -202,19 +205,23 @@ class Jobs:
         """The job with control `pause`: nothing of it is claimed, running chunks are released by their workers."""
 
         def work(connection: Connection, job: Row[Any]) -> None:
-            connection.execute(update(jobs).where(jobs.c.id == job.id).values(control=Control.PAUSE))
-            rows.move_chunks(connection, job.id, [ChunkState.PENDING], {"state": ChunkState.HELD})
+            supervision.hold(connection, job)
 
         return self._steer(job_id, "cannot be paused", work)
 
     def resume(self, job_id: str) -> Job:
-        """The job with control `run`; what was held goes on from the present turn of its queue."""
+        """The job with control `run`; what was held goes on from the present turn of its queue.
+
+        Raises InvalidState for one that waits for approval: what goes on then is more than was paused.
+        """
 
         def work(connection: Connection, job: Row[Any]) -> None:
-            values: dict[str, Any] = {"control": Control.RUN}
-            if job.sealed_at is not None and job.control == Control.PAUSE:
-                values["turn"] = turns.release(connection, job)
-            connection.execute(update(jobs).where(jobs.c.id == job.id).values(**values))
+            waits = job.canary_state == CanaryState.WAITING
+            rows.require(job, not waits, "waits for approval of its canary (`textmill approve`)")
+            if job.sealed_at is None:
+                connection.execute(update(jobs).where(jobs.c.id == job.id).values(control=Control.RUN))
+            elif job.control == Control.PAUSE:
+                supervision.go_on(connection, job)
 
         return self._steer(job_id, "cannot be resumed", work)
 
@@ -303,11 +310,14 @@ class Jobs:
 
         return self._db.read(work)
 
-    def _seal(self, connection: Connection, job: Row[Any], n_items: int, n_chunks: int) -> Row[Any]:
-        values = {"n_items": n_items, "n_chunks": n_chunks, "state": JobState.QUEUED, "sealed_at": now()}
+    def _seal(self, connection: Connection, job: Row[Any], n_items: int, n_chunks: int, **values: Any) -> Row[Any]:
+        values |= {"n_items": n_items, "n_chunks": n_chunks, "state": JobState.QUEUED, "sealed_at": now()}
+        sealed = update(jobs).where(jobs.c.id == job.id).returning(jobs)
+        if values.get("canary") is not None:  # it says what is released
+            job = connection.execute(sealed.values(**values)).one()
         if job.control == Control.RUN:
-            values["turn"] = turns.release(connection, job)
-        return connection.execute(update(jobs).where(jobs.c.id == job.id).values(**values).returning(jobs)).one()
+            values["turn"] = canaries.go_on(connection, job)
+        return connection.execute(sealed.values(**values)).one()
 
     def _end(self, connection: Connection, job: Row[Any], state: JobState, **values: Any) -> None:
         rows.end(connection, job, state, **values)

@@ -4,38 +4,39 @@ import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
-from uuid import UUID
 
-from sqlalchemy import Connection, Row, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, func, select
 
 from jobs.schemas import Counts, Job, JobUsage, Rate
-from jobs.states import FINAL, Control, JobState
-from jobs.store import ids
+from jobs.states import FINAL, CanaryState, Control, JobState
+from jobs.store import canaries, ids
 from jobs.store.clock import later, now
+from jobs.store.rates import LONGEST_S, NINE_IN_TEN
 from jobs.store.retention import NOT_GONE
-from jobs.store.tables import chunks, jobs
+from jobs.store.tables import Utc, chunks, jobs
 
 RECENT_S = 60.0
 """The rate of a live job is that of the chunks finished in this time, if there were any."""
 
 _ITEMS = chunks.c.n_ok + chunks.c.n_error
 _TOKENS = chunks.c.tokens_in + chunks.c.tokens_out
+_ENDED = func.count(chunks.c.finished_at)
 _RECENT = chunks.c.finished_at > later(-RECENT_S)
-_SUMS = select(
-    func.sum(chunks.c.n_ok),
-    func.sum(chunks.c.n_error),
-    func.sum(chunks.c.tokens_in),
-    func.sum(chunks.c.tokens_out),
-    func.sum(_ITEMS).filter(_RECENT),
-    func.sum(_TOKENS).filter(_RECENT),
-    func.count(chunks.c.finished_at).filter(_RECENT),
-    func.count(chunks.c.finished_at),
-).where(chunks.c.job_id == bindparam("job_id"))
+_SINCE = chunks.c.finished_at > bindparam("since", type_=Utc())
 
 
-NINE_IN_TEN = 1.645
-"""Nine in ten of a normal distribution lie within so many standard deviations."""
-LONGEST_S = 10 * 365 * 86_400.0
+def _sums(*more: ColumnElement[Any]) -> Select[Any]:
+    columns = (chunks.c.n_ok, chunks.c.n_error, chunks.c.tokens_in, chunks.c.tokens_out)
+    return select(*map(func.sum, columns), *more).where(chunks.c.job_id == bindparam("job_id"))
+
+
+def _pace(which: ColumnElement[bool]) -> tuple[ColumnElement[Any], ...]:
+    return func.sum(_ITEMS).filter(which), func.sum(_TOKENS).filter(which), _ENDED.filter(which)
+
+
+_SUMS = _sums(*_pace(_RECENT), _ENDED)
+_SUMS_SINCE = _sums(*_pace(_RECENT & _SINCE), *_pace(_SINCE))
+"""Of a job that rested: what it did before tells nothing of its rate, least of all a canary."""
 
 
 class Forecast(NamedTuple):
@@ -49,6 +50,14 @@ class Forecast(NamedTuple):
 UNKNOWN = Forecast(None, None, None)
 
 
+class Pace(NamedTuple):
+    """What was done in some time."""
+
+    items: int
+    tokens: int
+    chunks: int
+
+
 class Tally(NamedTuple):
     """What the chunks of one job add up to."""
 
@@ -56,10 +65,9 @@ class Tally(NamedTuple):
     error: int
     tokens_in: int
     tokens_out: int
-    recent_items: int
-    recent_tokens: int
-    recent_chunks: int
-    chunks: int
+    recent: Pace
+    whole: Pace
+    """Since the job went on, if it rested."""
 
 
 def read(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]:
@@ -67,27 +75,37 @@ def read(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]:
     if not rows:
         return []
     moment = connection.execute(select(now())).scalar_one()
-    return [_job(row, _tally(connection, row.id), moment) for row in rows]
+    return [_job(row, _tally(connection, row), moment) for row in rows]
 
 
 def fresh(row: Row[Any]) -> Job:
     """The job of this row, sealed in this very transaction, so that nobody has worked on it yet."""
-    return _job(row, Tally(*[0] * len(Tally._fields)), row.sealed_at)
+    return _job(row, Tally(0, 0, 0, 0, Pace(0, 0, 0), Pace(0, 0, 0)), row.sealed_at)
 
 
-def _tally(connection: Connection, job_id: UUID) -> Tally:
+def _tally(connection: Connection, row: Row[Any]) -> Tally:
     """One aggregate a job, not one for all: without statistics the planner would read the whole table for a list."""
-    found = connection.execute(_SUMS, {"job_id": job_id}).one()
-    return Tally(*(int(total or 0) for total in found))
+    if row.went_on_at is None or row.finished_at is not None:
+        found = [int(total or 0) for total in connection.execute(_SUMS, {"job_id": row.id}).one()]
+        whole = Pace(found[0] + found[1], found[2] + found[3], found[7])
+    else:
+        since = {"job_id": row.id, "since": row.went_on_at}
+        found = [int(total or 0) for total in connection.execute(_SUMS_SINCE, since).one()]
+        whole = Pace(*found[7:])
+    ok, error, tokens_in, tokens_out = found[:4]
+    return Tally(ok, error, tokens_in, tokens_out, Pace(*found[4:7]), whole)
 
 
 def _job(row: Row[Any], tally: Tally, moment: datetime) -> Job:
     done = tally.ok + tally.error
     state, control = JobState(row.state), Control(row.control)
     rate = _rate(row, tally, moment)
-    runs = state is JobState.RUNNING and control is Control.RUN
-    known = (tally.recent_items, tally.recent_chunks) if tally.recent_items else (done, tally.chunks)
-    forecast = _forecast(row.n_items - done, rate, known, moment) if runs else UNKNOWN
+    # What a canary does tells little of the rest, which may wait for days.
+    runs = state is JobState.RUNNING and control is Control.RUN and row.canary_state != CanaryState.RUNNING
+    known = tally.recent if tally.recent.items else tally.whole
+    forecast = _forecast(row.n_items - done, rate, (known.items, known.chunks), moment) if runs else UNKNOWN
+    late_by_s = _late_by_s(forecast, row.deadline_at)
+    usage = JobUsage(input_tokens=tally.tokens_in, output_tokens=tally.tokens_out)
     return Job(
         id=ids.public(row.id),
         task=row.task,
@@ -109,13 +127,19 @@ def _job(row: Row[Any], tally: Tally, moment: datetime) -> Job:
         eta_early_at=forecast.early_at,
         eta_late_at=forecast.late_at,
         first_eta_at=row.first_eta_at,
-        usage=JobUsage(input_tokens=tally.tokens_in, output_tokens=tally.tokens_out),
+        usage=usage,
         in_force=row.in_force,
         created_at=row.created_at,
         sealed_at=row.sealed_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
         deadline_at=row.deadline_at,
+        late=late_by_s is not None,
+        late_by_s=late_by_s,
+        canary=canaries.read(row, tally.ok, tally.error, usage),
+        max_error_share=row.max_error_share,
+        errors_after=row.errors_after,
+        on_errors=row.on_errors,
         error=row.error,
         retry_of=ids.public(row.retry_of) if row.retry_of else None,
         webhook=row.webhook_id,
@@ -124,16 +148,16 @@ def _job(row: Row[Any], tally: Tally, moment: datetime) -> Job:
 
 
 def _rate(row: Row[Any], tally: Tally, moment: datetime) -> Rate:
-    """Of the last minute while the job is live, of its whole life once it is final."""
+    """Of the last minute while the job is live (and goes on, if it rested meanwhile), of its whole life once it is
+    final."""
     if row.started_at is None:
         return Rate()
-    elapsed = ((row.finished_at or moment) - row.started_at).total_seconds()
-    if row.finished_at is None and tally.recent_items:
-        items, tokens, seconds = tally.recent_items, tally.recent_tokens, min(elapsed, RECENT_S)
-    else:
-        items, tokens, seconds = tally.ok + tally.error, tally.tokens_in + tally.tokens_out, elapsed
-    seconds = max(seconds, 0.001)
-    return Rate(items_per_s=round(items / seconds, 3), tokens_per_s=round(tokens / seconds, 3))
+    since = row.started_at if row.finished_at is not None else max(row.started_at, row.went_on_at or row.started_at)
+    elapsed = ((row.finished_at or moment) - since).total_seconds()
+    recently = row.finished_at is None and tally.recent.items > 0
+    pace = tally.recent if recently else tally.whole
+    seconds = max(min(elapsed, RECENT_S) if recently else elapsed, 0.001)
+    return Rate(items_per_s=round(pace.items / seconds, 3), tokens_per_s=round(pace.tokens / seconds, 3))
 
 
 def _forecast(left: int, rate: Rate, known: tuple[int, int], moment: datetime) -> Forecast:
@@ -142,15 +166,21 @@ def _forecast(left: int, rate: Rate, known: tuple[int, int], moment: datetime) -
     Chunks that end are taken for events of a Poisson process: nine times in ten the logarithm of the time that m more
     of them take is known to 1.64 x sqrt(1/n + 1/m) when n have been seen.
     """
-    items, n_chunks = known
+    items, n_chunks = known[0], max(known[1], 1)  # a first chunk that saves as it goes has not ended yet
     if not rate.items_per_s or not items:
         return UNKNOWN
-    n_chunks = max(1, n_chunks)  # a long chunk saves results before its end
     more = max(1.0, left * n_chunks / items)
     factor = math.exp(NINE_IN_TEN * math.sqrt(1 / n_chunks + 1 / more))
     seconds = left / rate.items_per_s
     early, late = seconds / factor, seconds * factor
     return Forecast(*(moment + timedelta(seconds=min(each, LONGEST_S)) for each in (seconds, early, late)))
+
+
+def _late_by_s(forecast: Forecast, deadline_at: datetime | None) -> float | None:
+    """By how much the deadline will be missed; None: it will not, or nobody knows."""
+    if forecast.at is None or deadline_at is None or forecast.at <= deadline_at:
+        return None
+    return round((forecast.at - deadline_at).total_seconds(), 3)
 
 
 def by_prefix(connection: Connection, text: str) -> list[Row[Any]]:

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, sel
 
 from jobs.errors import InvalidState, UnknownJob
 from jobs.schemas import Job, JobSpec
-from jobs.states import LIVE, ChunkState, Control, JobState
+from jobs.states import LIVE, CanaryState, ChunkState, Control, JobState
 from jobs.store import ids, progress
 from jobs.store.clock import now
 from jobs.store.retention import NOT_GONE
@@ -85,7 +85,17 @@ def columns(spec: JobSpec, request_hash: bytes, model_revision: str | None) -> d
         "model_revision": model_revision,
         "state": JobState.LOADING,
         "control": Control.RUN,
+        **(_supervised(spec) if spec.canary is not None or spec.max_error_share is not None else {}),
     }
+
+
+def _supervised(spec: JobSpec) -> dict[str, Any]:
+    values = dict[str, Any]()
+    if spec.canary is not None:
+        values |= {"canary": {"items": spec.canary, "go_on": spec.go_on}, "canary_state": CanaryState.RUNNING}
+    if spec.max_error_share is not None:
+        values |= spec.model_dump(include={"max_error_share", "errors_after", "on_errors"})
+    return values
 
 
 def check_partition(block: NewBlock) -> None:

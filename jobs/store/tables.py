@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import text
 
-from jobs.states import FINAL, ChunkState, Control, DeliveryState, JobState, RunState
+from jobs.states import FINAL, CanaryState, ChunkState, Control, DeliveryState, JobState, RunState
 
 metadata = MetaData(
     naming_convention={
@@ -93,12 +93,26 @@ jobs = Table(
     Column("schedule_run_id", BigInteger),
     Column("webhook_id", Text),
     Column("traceparent", Text),
+    # What the canary is to be, which items it has (once the job is sealed), and what came of it.
+    Column("canary", JSON(none_as_null=True)),
+    Column("canary_state", Text),
+    Column("max_error_share", Float(53)),
+    Column("errors_after", Integer),
+    Column("on_errors", Text),
+    # Results that count no more in the share, because the job was resumed in spite of them.
+    Column("forgiven_ok", BigInteger),
+    Column("forgiven_error", BigInteger),
+    # When it was last resumed or approved: what it did before tells nothing of its rate.
+    Column("went_on_at", Utc),
     UniqueConstraint("tenant", "idempotency_key"),
     CheckConstraint(_one_of("state", JobState), name="state"),
     CheckConstraint(_one_of("control", Control), name="control"),
     CheckConstraint("weight > 0", name="weight"),
     CheckConstraint("n_items >= 0 AND n_chunks >= 0", name="counts"),
     CheckConstraint(f"({_one_of('state', sorted(FINAL))}) = (finished_at IS NOT NULL)", name="finished"),
+    CheckConstraint(_one_of("canary_state", CanaryState), name="canary_state"),
+    CheckConstraint("max_error_share >= 0 AND max_error_share < 1", name="max_error_share"),
+    CheckConstraint("on_errors IN ('pause', 'fail')", name="on_errors"),
     CheckConstraint(
         "sealed_at IS NOT NULL OR state NOT IN ('queued', 'running', 'completed', 'expired')", name="sealed"
     ),
@@ -112,6 +126,12 @@ Index(
     postgresql_where=_LIVE_JOB,
     sqlite_where=_LIVE_JOB,
 )
+SUPERVISED = text(
+    "sealed_at IS NOT NULL AND finished_at IS NULL AND (canary_state = 'running' OR max_error_share IS NOT NULL)"
+)
+"""Spelled out, not bound, so that the planners see that the partial index will do. With a condition on the state,
+SQLite would rather go through all live jobs by another index."""
+Index("ix_jobs_supervised", jobs.c.id, postgresql_where=SUPERVISED, sqlite_where=SUPERVISED)
 Index("ix_jobs_state", jobs.c.state, jobs.c.id)
 Index("ix_jobs_tenant", jobs.c.tenant, jobs.c.id)
 Index("ix_jobs_retry_of", jobs.c.retry_of)

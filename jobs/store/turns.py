@@ -4,9 +4,10 @@ A turn is virtual time: work that goes through the queue, in cost, as one job of
 with the smallest turn is next, so jobs whose turns overlap advance side by side, each at its weight.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, text
+from sqlalchemy import BindParameter, Connection, Row, TextClause, bindparam, text
 
 from jobs.store import tenants
 from jobs.store.tables import jobs
@@ -44,21 +45,32 @@ _LIVE = text(
         WHERE state IN ('queued', 'running') AND queue = :queue AND tenant = :tenant AND id <> :id LIMIT :most) AS live
     """
 ).bindparams(bindparam("id", type_=jobs.c.id.type))
-_COSTS = text(
-    """
-    SELECT sum(cost) AS total,
-        (SELECT cost FROM chunks WHERE job_id = :id AND state = 'held' ORDER BY seq_lo LIMIT 1) AS first
-    FROM chunks WHERE job_id = :id AND state = 'held'
-    """
-).bindparams(bindparam("id", type_=jobs.c.id.type))
-_RELEASE = text(
-    """
+_HELD = "job_id = :id AND state = 'held'"
+_COSTS = """
+    SELECT sum(cost) AS total, (SELECT cost FROM chunks WHERE {held} ORDER BY seq_lo LIMIT 1) AS first
+    FROM chunks WHERE {held}
+"""
+_RELEASE = """
     UPDATE chunks SET state = 'pending', turn = :start + ordered.earlier / :share
-    FROM (SELECT id, sum(cost) OVER (ORDER BY seq_lo, id) - cost AS earlier
-          FROM chunks WHERE job_id = :id AND state = 'held') AS ordered
+    FROM (SELECT id, sum(cost) OVER (ORDER BY seq_lo, id) - cost AS earlier FROM chunks WHERE {held}) AS ordered
     WHERE chunks.id = ordered.id AND chunks.state = 'held'
-    """
-).bindparams(bindparam("id", type_=jobs.c.id.type))
+"""
+
+
+class Statements(NamedTuple):
+    """What is asked of the held chunks that are to be released."""
+
+    costs: TextClause
+    release: TextClause
+
+
+def _statements(held: str, *more: BindParameter[Any]) -> Statements:
+    given = (bindparam("id", type_=jobs.c.id.type), *more)
+    return Statements(*(text(each.format(held=held)).bindparams(*given) for each in (_COSTS, _RELEASE)))
+
+
+_ALL = _statements(_HELD)
+_SOME = _statements(f"{_HELD} AND seq_lo IN :only", bindparam("only", expanding=True))
 
 
 class Place(NamedTuple):
@@ -72,14 +84,19 @@ class Place(NamedTuple):
     """The turn behind which its tenant's next job begins while this one has not started."""
 
 
-def release(connection: Connection, job: Row[Any]) -> float:
-    """Held chunks become pending, their turns from the present on; gives the job's place in its tenant's line."""
-    place = _place(connection, job)
-    connection.execute(_RELEASE, {"id": job.id, "start": place.start, "share": place.share})
+def release(connection: Connection, job: Row[Any], only: Sequence[int] | None = None) -> float:
+    """Held chunks become pending, their turns from the present on; gives the job's place in its tenant's line.
+
+    `only`: those chunks alone that begin at these items.
+    """
+    asked = _ALL if only is None else _SOME
+    chosen = {} if only is None else {"only": list(only)}
+    place = _place(connection, job, asked.costs, chosen)
+    connection.execute(asked.release, {"id": job.id, "start": place.start, "share": place.share, **chosen})
     return place.line
 
 
-def _place(connection: Connection, job: Row[Any]) -> Place:
+def _place(connection: Connection, job: Row[Any], costs: TextClause, chosen: dict[str, Any]) -> Place:
     """A tenant's unstarted jobs begin one behind another, or a flood of small ones would all be first.
 
     A job of many chunks begins so much earlier that its last turn falls where its only turn would, had it one chunk:
@@ -88,7 +105,7 @@ def _place(connection: Connection, job: Row[Any]) -> Place:
     where = {"id": job.id, "queue": job.queue, "tenant": job.tenant, "priority": job.priority}
     present = float(connection.execute(_PRESENT, where).scalar_one())
     line = connection.execute(_LINE, where).scalar()
-    total, first = (float(cost or 0) for cost in connection.execute(_COSTS, where).one())
+    total, first = (float(cost or 0) for cost in connection.execute(costs, {"id": job.id, **chosen}).one())
     share = _share(connection, job, where)
     position = max(present, present if line is None else line)
     start = max(present, position - (total - first) / share)

@@ -30,6 +30,14 @@ class NewBlock(NamedTuple):
     chunks: tuple[NewChunk, ...]
 
 
+class Pick(NamedTuple):
+    """An item of a job's canary."""
+
+    seq: int
+    cost: int
+    """Estimated tokens."""
+
+
 class Claim(NamedTuple):
     """A chunk this worker holds until its lease ends; every later write shows `token`."""
 

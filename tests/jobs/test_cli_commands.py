@@ -436,3 +436,62 @@ def test_a_wrong_schedule_says_what_is_allowed(
     wrong = call("schedule", "add", "--name", "x", *given, *what)
     assert wrong.code == code
     assert said in wrong.err
+
+
+def test_a_dry_run_counts_and_stores_nothing(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "one two"}\n{"text": "one two"}\n{"text": 3}\n', encoding="utf-8")
+    wanted = ("classify", "in.jsonl", "--model", "fake", "--dry-run")
+
+    ran, submitted = call("run", *wanted), call("submit", *wanted, "--on-invalid", "skip")
+    parsed = json.loads(call("submit", *wanted, "--json").out)
+    left = call("list").out
+
+    assert (ran.code, submitted.code) == (1, 0)
+    assert ran.out == submitted.out
+    assert "2 in 1 chunks" in ran.out
+    assert "1 lines cannot be items" in ran.out
+    assert "4 in (by the model's tokenizer)" in ran.out
+    assert "in.jsonl:3: invalid_field" in ran.out
+    assert "not known, as no such job has ended yet" in ran.out
+    assert (parsed["items"], parsed["invalid"], parsed["duplicates"], parsed["time"]) == (2, 1, 1, None)
+    assert left.startswith("no jobs yet")
+
+
+def test_a_dry_run_of_a_folder_registers_no_model(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("one\n", encoding="utf-8")
+    (tmp_path / "model").mkdir()
+
+    said = call("run", "classify", "in.txt", "--model", "./model", "--dry-run")
+
+    assert said.code == 1
+    assert "config.json" in said.err
+
+
+def test_a_submitted_canary_is_shown_and_approved_of(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("".join(f"text {n}\n" for n in range(50)), encoding="utf-8")
+    stops = ("--max-error-share", "0.1", "--errors-after", "20", "--on-errors", "fail")
+
+    job = call("submit", "classify", "in.txt", "--model", "fake", "--canary", "5", *stops).out.strip()
+    shown = call("status", job).out
+    approved, other = call("approve", job), call("submit", "classify", "in.txt", "--model", "fake")
+    refused = call("approve", other.out.strip())
+
+    assert "canary of 5 items: 0 ok, 0 failed" in shown
+    assert "fails when more than 0.1 of 20 or more items fail" in shown
+    assert (approved.code, approved.out) == (0, f"{job} queued\n")
+    assert (refused.code, "has no canary" in refused.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--canary", "0"), ("--max-error-share", "1"), ("--errors-after", "0"), ("--on-errors", "stop")]
+)
+def test_wrong_bounds_are_a_wrong_command_line(call: Call, wrong: tuple[str, str]) -> None:
+    assert call("submit", "classify", "x", "--model", "fake", *wrong).code == 2
+
+
+def test_what_goes_on_needs_a_canary(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("one\n", encoding="utf-8")
+
+    said = call("submit", "classify", "in.txt", "--model", "fake", "--go-on")
+
+    assert (said.code, "there is none" in said.err) == (1, True)

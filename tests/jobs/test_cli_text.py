@@ -10,14 +10,14 @@ import pytest
 
 from jobs.cli import params, view
 from jobs.cli.output import Tally
-from jobs.cli.progress import duration, figures
+from jobs.cli.progress import duration, figures, waiting
 from jobs.cli.reporters import JsonLines, PlainLines, reporter
 from jobs.cli.summary import interrupted, summary
 from jobs.cli.table import facts, table
 from jobs.cli.urls import hide
 from jobs.errors import UsageError
-from jobs.schemas import Counts, Rate
-from jobs.states import Control, JobState
+from jobs.schemas import Canary, Counts, Rate, TimeEstimate
+from jobs.states import CanaryState, Control, JobState
 from tests.rows import failed, ok, running_job
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -199,3 +199,37 @@ def test_a_list_without_jobs_says_how_to_begin() -> None:
 def test_an_unknown_state_is_named_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"'done'.*queued.*completed"):
         view.states_of(["running", "done"])
+
+
+@pytest.mark.parametrize(("early", "says"), [(10, "will miss its deadline"), (-10, "may miss its deadline")])
+def test_a_late_job_says_by_how_much_and_how_sure_that_is(early: int, says: str) -> None:
+    deadline = datetime.now(UTC) + timedelta(hours=1)
+    early_at, eta_at = deadline + timedelta(minutes=early), deadline + timedelta(minutes=30)
+    times = {"deadline_at": deadline, "eta_early_at": early_at, "eta_at": eta_at, "eta_late_at": eta_at}
+    job = running_job(**times, late=True, late_by_s=1800.0)
+
+    assert f"late:     {says} by about 30 min" in view.view(job)
+    assert f"{says} by about 30 min" in figures(job)
+    assert "late:" not in view.view(running_job(deadline_at=deadline))
+
+
+@pytest.mark.parametrize(("off", "says"), [(300, "5 min before it ended"), (-20, "20 s after it ended")])
+def test_the_first_forecast_stands_beside_the_outcome(off: int, says: str) -> None:
+    ended = running_job(state=JobState.COMPLETED, finished_at=NOW, first_eta_at=NOW - timedelta(seconds=off))
+
+    assert f", {says}" in view.view(ended)
+    assert "first ETA:" in view.view(running_job(first_eta_at=NOW))
+    assert "first ETA:" not in view.view(running_job())
+
+
+def test_a_waiting_canary_says_what_came_of_it_and_what_to_type() -> None:
+    rest = TimeEstimate(seconds=120, early_s=60, late_s=300, known_from="canary")
+    told = Canary(state=CanaryState.WAITING, items=10, ok=9, error=1, rest=rest)
+    job = running_job(control=Control.PAUSE, canary=told)
+    quick = job.model_copy(update={"canary": told.model_copy(update={"rest": rest.model_copy(update={"early_s": 0})})})
+
+    assert "9 ok, 1 failed, 0 tokens in, 0 out; the rest takes about 2 min (1 min to 5 min)" in waiting(job)
+    assert "the rest takes at most about 5 min" in waiting(quick)
+    assert f"textmill approve {job.id}" in waiting(job)
+    assert figures(job).startswith("running (waits for approval)")
+    assert view.state(job) == "running, waits for approval"

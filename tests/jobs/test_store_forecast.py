@@ -28,8 +28,9 @@ def test_without_a_rate_there_is_none() -> None:
     assert progress._forecast(10, Rate(items_per_s=1.0), (0, 1), MOMENT) == progress.UNKNOWN
 
 
-def test_a_chunk_that_has_not_ended_counts_for_one() -> None:
+def test_results_of_a_chunk_that_has_not_ended_are_as_sure_as_one_chunk() -> None:
     rate = Rate(items_per_s=10.0)
+
     assert progress._forecast(1000, rate, (10, 0), MOMENT) == progress._forecast(1000, rate, (10, 1), MOMENT)
 
 

@@ -89,6 +89,7 @@ CALLS: dict[str, Callable[[Store, Any], object]] = {
     "have": lambda store, job: store.results.have(job, 100, 356),
     "progress": lambda store, job: store.jobs.get(job),
     "list": lambda store, _: store.jobs.list(limit=20),
+    "supervise": lambda store, _: store.supervision.due(),
     "finish": lambda store, job: store.jobs.finish(job),
 }
 
@@ -104,6 +105,8 @@ def test_no_statement_of_every_second_reads_a_whole_table(large: Store, statisti
     assert "Seq Scan on chunks" not in plans, plans
     assert "Seq Scan on results" not in plans, plans
     assert "Seq Scan on blocks" not in plans, plans
+    if name == "supervise":
+        assert "ix_jobs_supervised" in plans, plans
     if name == "claim":
         assert plans.count("using ix_chunks_model") == 2, plans
         assert plans.count("using ix_chunks_queue") == 1, plans

@@ -23,7 +23,7 @@ from zlib import crc32
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs.errors import DeviceLost, ItemErrorCode, ModelFailed
-from jobs.models import ModelSpec
+from jobs.models import FAKE_TOKENS, ModelSpec
 from jobs.tasks.base import (
     Answer,
     Answered,
@@ -52,7 +52,7 @@ from jobs.tasks.templates import Template
 from worker.engines.base import Encoded, EngineCodec, Model, OutOfMemory, Room, Work
 from worker.engines.batch import BatchModel
 
-LIMIT = 512
+LIMIT = FAKE_TOKENS
 """Tokens of input, unless the spec names another limit."""
 LABELS = ("NEGATIVE", "NEUTRAL", "POSITIVE")
 MASK = "[MASK]"

@@ -11,18 +11,18 @@ from fastapi.responses import JSONResponse
 from pydantic import StringConstraints
 
 from jobs.api.access import Caller
-from jobs.api.native.shapes import MOST_JOBS, JobPage, Submission, Submitted, Wanted, submitted
+from jobs.api.native.shapes import MOST_JOBS, Estimation, JobPage, Submission, Submitted, Wanted, submitted
 from jobs.api.problems import HttpProblem, code_of, documented
 from jobs.api.service import Reader, Serves, Service, Submitter
 from jobs.api.watching import pulse_of
 from jobs.corpus import Source, stored_source
 from jobs.errors import UnknownFile
-from jobs.schemas import MOST_LABELS, Job
+from jobs.schemas import MOST_LABELS, Estimate, Job
 from jobs.states import JobState
 from jobs.tasks import find
 
 LONGEST_WAIT_S = 60.0
-VOLATILE = {"rate", "eta_at", "eta_early_at", "eta_late_at"}
+VOLATILE = {"rate", "eta_at", "eta_early_at", "eta_late_at", "late_by_s"}
 """Changes with every look, and is no change of the job."""
 
 router = APIRouter(tags=["jobs"])
@@ -48,10 +48,22 @@ def create(
     idempotency_key: IdempotencyKey = None,
 ) -> Submitted:
     """All items are checked first: a wrong one refuses the job (or is left out), and every wrong one is listed."""
-    items = _in_file(service, caller, wanted, wanted.file) if wanted.file is not None else wanted.items or []
-    job = submit(service, caller, wanted, items, idempotency_key)
+    job = submit(service, caller, wanted, _items(service, caller, wanted), idempotency_key)
     response.headers["Location"] = request.app.url_path_for("look", job_id=job.id)
     return job
+
+
+@router.post("/jobs/estimate", responses=documented(413), summary="What these items would be as a job; nothing is run")
+def estimate(wanted: Estimation, service: Serves, caller: Submitter) -> Estimate:
+    """Lines that cannot be items are listed and not counted."""
+    return service.client.estimate(
+        wanted.task,
+        _items(service, caller, wanted),
+        model=wanted.model,
+        params=wanted.params,
+        keep=wanted.keep,
+        tenant=caller.tenant,
+    )
 
 
 @router.get("/jobs", summary="List jobs, newest first")
@@ -121,6 +133,13 @@ def resume(job_id: str, service: Serves, caller: Submitter) -> Job:
 
 
 @router.post(
+    "/jobs/{job_id}/approve", responses=documented(404, 409), summary="Let the rest of a job follow its canary"
+)
+def approve(job_id: str, service: Serves, caller: Submitter) -> Job:
+    return service.client.approve(service.job(caller, job_id).id)
+
+
+@router.post(
     "/jobs/{job_id}/retry", status_code=201, responses=documented(404, 409), summary="A new job of the failed items"
 )
 def retry(job_id: str, service: Serves, caller: Submitter) -> Submitted:
@@ -152,6 +171,11 @@ def submit(
         deadline_at=wanted.deadline_at,
         on_invalid=wanted.on_invalid,
         webhook=wanted.webhook,
+        canary=wanted.canary,
+        go_on=wanted.go_on,
+        max_error_share=wanted.max_error_share,
+        errors_after=wanted.errors_after,
+        on_errors=wanted.on_errors,
         tenant=caller.tenant,
     )
     return submitted(handle.job, handle.loaded)
@@ -163,7 +187,11 @@ def etag(job: Job) -> str:
     return f'"{sha256(repr(content).encode()).hexdigest()[:20]}"'
 
 
-def _in_file(service: Service, caller: Caller, wanted: Submission, file_id: str) -> Source:
+def _items(service: Service, caller: Caller, wanted: Submission | Estimation) -> list[Any] | Source:
+    return _in_file(service, caller, wanted, wanted.file) if wanted.file is not None else wanted.items or []
+
+
+def _in_file(service: Service, caller: Caller, wanted: Submission | Estimation, file_id: str) -> Source:
     """The items of an uploaded file. Raises HttpProblem (422) where there is none, UnknownTask, InvalidInput."""
     try:
         file = service.store.files.get(file_id, caller.tenant)

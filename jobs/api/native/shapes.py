@@ -7,14 +7,18 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from jobs.intake import Loaded, OnInvalid
 from jobs.schemas import (
+    ERRORS_AFTER,
     EVENTS,
+    CanaryItems,
     Delivery,
+    ErrorShare,
     Frozen,
     Job,
     JobLabels,
     KeptFields,
     Key,
     Name,
+    OnErrors,
     QueueName,
     Schedule,
     ScheduleRun,
@@ -48,12 +52,24 @@ class Wanted(BaseModel):
     """The job expires at this time if it has not finished."""
     webhook: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
     """The id of a webhook that is told how the job ended, whatever else it listens to."""
+    canary: CanaryItems | None = None
+    """So many items, from the shortest to the longest, are run before the rest may: it waits for `approve`."""
+    go_on: bool = False
+    """The rest follows the canary by itself, unless too many of its items fail."""
+    max_error_share: ErrorShare | None = None
+    """When more of the items than this fail, the job is paused or fails."""
+    errors_after: int = Field(default=ERRORS_AFTER, ge=1, le=2**31 - 1)
+    """The share counts from so many results on."""
+    on_errors: OnErrors = "pause"
+    """What becomes of the job then."""
     on_invalid: OnInvalid = "reject"
     """Whether a line that cannot be an item refuses the whole job, or is left out and listed."""
 
 
-class Submission(Wanted):
-    """A job with its items, or with the file that they are in."""
+class WithItems(BaseModel):
+    """Items, or the file that they are in."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     items: list[Any] | None = Field(default=None, min_length=1)
     """Objects in the task's shape, or texts, which stand for its main field."""
@@ -74,6 +90,19 @@ class Submission(Wanted):
         if self.file is None and named:
             raise ValueError(f"{named[0]} says something of a file, and items are given")
         return self
+
+
+class Submission(Wanted, WithItems):
+    """A job with its items, or with the file that they are in."""
+
+
+class Estimation(WithItems):
+    """What would be a job."""
+
+    task: Name
+    model: Name | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+    keep: KeptFields = ()
 
 
 class Skipped(Frozen):

@@ -20,7 +20,7 @@ from jobs.api.problems import HttpProblem, documented
 from jobs.api.service import Serves, Service, Submitter
 from jobs.api.spool import spool
 from jobs.intake import OnInvalid
-from jobs.schemas import QueueName
+from jobs.schemas import ERRORS_AFTER, MOST_CANARY, OnErrors, QueueName
 from jobs.tasks import find
 
 FORMATS = {"application/x-ndjson": "jsonl", "application/jsonl": "jsonl", "text/csv": "csv", "text/plain": "text"}
@@ -53,6 +53,11 @@ async def upload(
     deadline_at: Annotated[AwareDatetime | None, Query()] = None,
     on_invalid: OnInvalid = "reject",
     webhook: Annotated[str | None, Query(min_length=1, max_length=64)] = None,
+    canary: Annotated[int | None, Query(ge=1, le=MOST_CANARY)] = None,
+    go_on: bool = False,
+    max_error_share: Annotated[float | None, Query(ge=0, lt=1)] = None,
+    errors_after: Annotated[int, Query(ge=1, le=2**31 - 1)] = ERRORS_AFTER,
+    on_errors: OnErrors = "pause",
     text_field: Annotated[str | None, Query(max_length=256)] = None,
     id_field: Annotated[str | None, Query(max_length=256)] = None,
     idempotency_key: IdempotencyKey = None,
@@ -72,6 +77,11 @@ async def upload(
         deadline_at=deadline_at,
         on_invalid=on_invalid,
         webhook=webhook,
+        canary=canary,
+        go_on=go_on,
+        max_error_share=max_error_share,
+        errors_after=errors_after,
+        on_errors=on_errors,
     )
     with _spooled(service.settings.home) as file:
         size = 0
