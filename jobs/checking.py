@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from jobs.corpus import Line
 from jobs.errors import InvalidParams, Problem
+from jobs.fingerprints import Fingerprints, Print
 from jobs.patterns import Pattern
 from jobs.schemas import Item, JobSpec
 from jobs.tasks import AnyTask, explain, merge, task_adapter, validate_params
@@ -32,10 +33,17 @@ class Checked(NamedTuple):
     """Tokens that may come out."""
     models: list[str | None]
     """Where items of one job go to several models; None: the job's."""
+    prints: list[Print]
+    """Of each item, where they were asked for; else there is none at all."""
 
     def without(self, positions: Container[int]) -> "Checked":
         """The items but those at these positions."""
         return Checked(*(_left(column, positions) for column in self))
+
+    def with_(self, others: "Checked") -> "Checked":
+        """These items, then others."""
+        columns: Iterator[tuple[list[Any], list[Any]]] = zip(self, others, strict=True)
+        return Checked(*(mine + theirs for mine, theirs in columns))
 
 
 class Parsed(NamedTuple):
@@ -50,12 +58,20 @@ class Parsed(NamedTuple):
 class Checker:
     """Checks lines against one job's task and params."""
 
-    def __init__(self, task: AnyTask, spec: JobSpec, max_text_chars: int, pattern: Pattern | None = None) -> None:
-        """`pattern`: what the job names in place of one model. Raises InvalidParams."""
+    def __init__(
+        self,
+        task: AnyTask,
+        spec: JobSpec,
+        max_text_chars: int,
+        pattern: Pattern | None = None,
+        fingerprints: Fingerprints | None = None,
+    ) -> None:
+        """`pattern`: what the job names in place of one model. `fingerprints`: makes the items'. Raises
+        InvalidParams."""
         self._task, self._keep, self._max_text_chars = task, spec.keep, max_text_chars
         self._params: BaseModel = validate_params(task, spec.params)
         self._allowance = allowance(self._params)
-        self._pattern = pattern
+        self._pattern, self._fingerprints = pattern, fingerprints
         if pattern is not None:
             pattern.check(self._params)
         self._prefix = b"{" + orjson.dumps(task.main_field) + b":"
@@ -72,8 +88,12 @@ class Checker:
         for at, problem in self._beyond_schema(parsed, items, allowances):
             refused.setdefault(at, problem)
         models = self._routed(items, refused)
-        checked = Checked(parsed.numbers, parsed.lines, [item.custom_id for item in items], allowances, models)
-        return (checked.without(refused) if refused else checked), [*problems, *refused.values()]
+        checked = Checked(parsed.numbers, parsed.lines, [item.custom_id for item in items], allowances, models, [])
+        if refused:
+            checked, items = checked.without(refused), _left(items, refused)
+        if self._fingerprints is not None:
+            checked = checked._replace(prints=self._fingerprints.prints(items, checked.models))
+        return checked, [*problems, *refused.values()]
 
     def _routed(self, items: Sequence[Item], refused: Container[int]) -> list[str | None]:
         """Each item's model, where the job names a pattern."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import orjson
@@ -18,7 +19,9 @@ from jobs.corpus import ItemSource, Source
 from jobs.corpus.memory import Given
 from jobs.errors import InvalidParams, InvalidState, QueueUnavailable, StoreUnavailable, UnknownWebhook, UsageError
 from jobs.estimating import Survey
+from jobs.fingerprints import Fingerprints
 from jobs.handle import JobHandle
+from jobs.incremental import Unseen
 from jobs.intake import Intake, Loaded, OnInvalid
 from jobs.models import ModelSpec, Registry
 from jobs.patterns import Pattern, is_pattern
@@ -97,6 +100,7 @@ class Client:
         max_error_share: float | None = None,
         errors_after: int = ERRORS_AFTER,
         on_errors: OnErrors = "pause",
+        incremental: str | None = None,
     ) -> JobHandle:
         """The job, with all its items stored and ready for workers.
 
@@ -104,14 +108,17 @@ class Client:
         serves the task; a pattern of names (`opus-mt-{source}-{target}`) sends each item to the model of its languages.
         With an `idempotency_key` the call is safe to repeat: it gives the same job, and goes on with one that was left
         half loaded. `on_invalid="skip"` goes on without the items that are refused; the handle's `loaded` lists them.
-        `webhook`: the id of one that is told how the job ended.
+        `webhook`: the id of one that is told how the job ended. `incremental`: the name of a corpus, whose items are
+        left out that an earlier job of that name has an ok result of; an item is known by its `custom_id`, else by its
+        own fields. Another model, revision or param makes all of them new.
 
         `canary`: so many items, from the shortest to the longest, are run first; then the job is paused until
         `approve`, or with `go_on` goes on by itself. `max_error_share`: when more of the items than this fail, counted
         from `errors_after` results on, the job is paused, or fails (`on_errors`).
 
         Raises UnknownTask, UnknownModel, ModelMismatch, InvalidParams, InvalidInput, InvalidItems,
-        QuotaExceeded, IdempotencyConflict, StoreUnavailable. Nothing is run unless it returns.
+        QuotaExceeded, IdempotencyConflict, StoreUnavailable; and NothingNew, which is no failure, when an incremental
+        job would have no items. Nothing is run unless it returns.
         """
         if on_invalid not in get_args(OnInvalid):
             raise InvalidParams(f"on_invalid is {on_invalid!r}; it may be: {', '.join(get_args(OnInvalid))}")
@@ -145,9 +152,13 @@ class Client:
             most = self._settings.max_params_bytes
             raise InvalidParams(f"the params are longer than {most:,} bytes as JSON (setting max_params_bytes)")
         pattern = registry.pattern(served.name) if is_pattern(served.name) else None
+        unseen = None
+        if incremental is not None:
+            prints = Fingerprints(found, validate_params(found, spec.params), served, find=registry.get)
+            unseen = Unseen(self._store.seen, tenant, incremental, prints)
         with tracing.span("textmill.submit") as span:
             spec = spec.model_copy(update={"traceparent": tracing.current()})
-            handle = self._submit(found, spec, served, pattern, items, on_invalid)
+            handle = self._submit(found, spec, served, pattern, items, on_invalid, unseen)
             if span is not None:
                 span.set_attribute("textmill.job", handle.id)
         return handle
@@ -292,15 +303,20 @@ class Client:
         pattern: Pattern | None,
         items: Iterable[Given] | Source,
         on_invalid: OnInvalid,
+        unseen: Unseen | None,
     ) -> JobHandle:
         source = items if isinstance(items, Source) else ItemSource(items, task.main_field)
-        digest = _request_hash(spec, source, on_invalid)
-        intake = Intake(task, spec, source, settings=self._settings, on_invalid=on_invalid, pattern=pattern)
+        digest = _request_hash(spec, source, on_invalid, unseen)
+        intake = Intake(
+            task, spec, source, settings=self._settings, on_invalid=on_invalid, pattern=pattern, unseen=unseen
+        )
         try:
-            whole = intake.begin()
-            job, created = self._store.jobs.create(
-                spec, request_hash=digest, model_revision=served.revision, whole=whole
-            )
+            whole, revision = intake.begin(), served.revision
+            create = partial(self._store.jobs.create, spec, request_hash=digest, model_revision=revision, whole=whole)
+            job, created = create()
+            if unseen is not None and not created and job.state is JobState.LOADING:
+                self._discard(job)
+                job, created = create()
             loaded = None
             if job.state is JobState.LOADING:
                 job, loaded = self._fill(job, spec, intake, created)
@@ -325,6 +341,11 @@ class Client:
         except BaseException as error:
             self._abandon(job, spec, error)
             raise
+
+    def _discard(self, job: Job) -> None:
+        """Make way for an incremental job that was left half loaded: what it holds depends on what was seen then."""
+        self._store.jobs.fail(job.id, "its submit was repeated before it had all its items")
+        self._store.jobs.delete(job.id)
 
     def _hint(self, queue: str) -> None:
         """Tell a worker that there is work. Without it the work only starts a few seconds later."""
@@ -381,7 +402,7 @@ def _spec(**fields: Any) -> JobSpec:
     return spec.model_copy(update={"params": params})
 
 
-def _request_hash(spec: JobSpec, source: Source, on_invalid: OnInvalid) -> bytes:
+def _request_hash(spec: JobSpec, source: Source, on_invalid: OnInvalid, unseen: Unseen | None) -> bytes:
     """What an idempotency key stands for: the job asked for, and the items where they are known beforehand.
 
     How soon it is wanted, who is told and what would stop it is no part of it: the same key with another priority gives
@@ -389,5 +410,6 @@ def _request_hash(spec: JobSpec, source: Source, on_invalid: OnInvalid) -> bytes
     """
     asked = spec.model_dump(mode="json", exclude=BESIDE_THE_REQUEST)
     items = source.fingerprint() if spec.idempotency_key is not None else None
-    parts = orjson.dumps([asked, items, on_invalid], option=orjson.OPT_SORT_KEYS)
+    corpus = [] if unseen is None else [unseen.name]
+    parts = orjson.dumps([asked, items, on_invalid, *corpus], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(parts).digest()

@@ -23,6 +23,7 @@ TextmillError
 │   ├── InvalidModel            a model folder that cannot or must not be loaded
 │   ├── NotInstalled            an optional part of Textmill is not installed here
 │   └── InvalidSettings         a setting is wrong, or two of them do not fit
+├── NothingNew                  no item of an incremental job is new: there is no job, and nothing is wrong
 ├── OutputError                 results could not be written where the caller asked
 ├── SchemaOutdated              the database is at another revision than this code
 ├── StoreUnavailable            the database did not answer; safe to try again
@@ -71,6 +72,15 @@ class InvalidInput(UsageError):
 
 class EmptyInput(InvalidInput):
     """Raised when an input can be read and has no items."""
+
+
+class NothingNew(TextmillError):
+    """Raised in place of making an incremental job of no items: all were seen before. Nothing went wrong."""
+
+    def __init__(self, name: str, unchanged: int, vanished: int) -> None:
+        self.unchanged, self.vanished = unchanged, vanished
+        gone = f", {vanished:,} have vanished" if vanished else ""
+        super().__init__(f"nothing new under {name!r}: {unchanged:,} items are as they were{gone}; no job was made")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from jobs.checking import Checked, Checker
 from jobs.corpus import Line, Source
 from jobs.duplicates import Clash, CustomIds
 from jobs.errors import EmptyInput, InvalidInput, InvalidItems, InvalidState, Problem
+from jobs.incremental import Unseen
 from jobs.patterns import Pattern
 from jobs.refusals import Refusals, shortened
 from jobs.schemas import JobSpec
@@ -27,6 +28,7 @@ APPEND_BLOCKS = 32
 APPEND_BYTES = 4 * 2**20
 """Blocks of one transaction: enough to make its cost small, little enough to hold."""
 
+NO_ITEMS = Checked([], [], [], [], [], [])
 OnInvalid = Literal["reject", "skip"]
 
 
@@ -55,6 +57,10 @@ class Loaded:
     """A file that lists all skipped lines."""
     never_seen: tuple[str, ...] = ()
     """Fields to keep that no item has."""
+    unchanged: int = 0
+    """Items left out of an incremental job, which have an ok result."""
+    vanished: int = 0
+    """Items that an incremental job's input does not have any more."""
 
 
 class Run(NamedTuple):
@@ -76,11 +82,15 @@ class Intake:
         settings: Settings,
         on_invalid: OnInvalid = "reject",
         pattern: Pattern | None = None,
+        unseen: Unseen | None = None,
     ) -> None:
-        """`pattern`: the models that the job's name stands for. Raises InvalidParams where it needs more params."""
+        """`pattern`: the models that the job's name stands for. `unseen`: only its items are taken. Raises
+        InvalidParams where the pattern needs more params."""
         self._source, self._reject = source, on_invalid == "reject"
         self._most_items, self._most_bytes = settings.max_job_items, settings.max_job_bytes
-        self._checker = Checker(task, spec, settings.max_text_chars, pattern)
+        self._unseen = unseen
+        fingerprints = unseen.fingerprints if unseen is not None else None
+        self._checker = Checker(task, spec, settings.max_text_chars, pattern, fingerprints)
         self._ids = CustomIds()
         self._strata = Strata(spec.canary) if spec.canary is not None else None
         self._refusals = Refusals(settings.home / "reports")
@@ -91,15 +101,17 @@ class Intake:
         """Read the first items, so that a wrong input costs no job; all of them in one block, if no more follow and
         none go ahead of the others.
 
-        Raises InvalidInput, InvalidItems.
+        Raises InvalidInput, InvalidItems, and NothingNew when all of them were seen before.
         """
         self._ahead = list(islice(self._runs, 2))
         if self._refusals.total and self._reject:
             self._refuse()
         if not self._ahead:
+            if self._unseen is not None and self._unseen.unchanged:
+                raise self._unseen.nothing_new()
             raise self._nothing()
         whole = len(self._ahead) == 1 and self._strata is None
-        return (_block(self._ahead[0]),) if whole else ()
+        return (self._block(self._ahead[0]),) if whole else ()
 
     def survey(self) -> Iterator[Run]:
         """All the items there are, whatever is wrong with the other lines, to be looked at and not stored."""
@@ -122,7 +134,7 @@ class Intake:
         batch: list[NewBlock] = []
         for run in self._all_runs():
             count = run.seq_lo + len(run.items.lines)
-            block = _block(run)
+            block = self._block(run)
             if _is_there(block, there):
                 continue
             batch.append(block)
@@ -140,7 +152,9 @@ class Intake:
         self._refusals.settle(job_id)
         report = str(self._refusals.report) if self._refusals.report else None
         never = tuple(self._checker.never_seen)
-        return Loaded(count, tuple(self._refusals.first), self._refusals.total, report, never)
+        unchanged, vanished = (0, 0) if self._unseen is None else (self._unseen.unchanged, self._unseen.finish())
+        first = tuple(self._refusals.first)
+        return Loaded(count, first, self._refusals.total, report, never, unchanged, vanished)
 
     def picks(self) -> list[Pick]:
         """The items of the job's canary, once all are stored; none, if it has no canary."""
@@ -169,8 +183,7 @@ class Intake:
 
     def _read(self) -> Iterator[Run]:
         seq = size = 0
-        for batch in _batches(self._source):
-            items = self._accepted(seq, batch)
+        for items in self._wanted():
             size += sum(map(len, items.lines))
             if seq + len(items.lines) > self._most_items:
                 raise InvalidInput(f"the input has more than {self._most_items:,} items (setting max_job_items)")
@@ -181,6 +194,32 @@ class Intake:
                     self._strata.add(seq, costs_of(items.lines, items.allowances))
                 yield Run(seq, items)
             seq += len(items.lines)
+
+    def _wanted(self) -> Iterator[Checked]:
+        """The items that are run, a block at a time."""
+        if self._unseen is None:
+            yield from self._taken()
+            return
+        left, place = NO_ITEMS, 0
+        for items in self._taken():
+            left = left.with_(self._unseen.new(place, items))
+            place += len(items.lines)
+            if len(left.lines) >= BLOCK_ITEMS or sum(map(len, left.lines)) >= BLOCK_BYTES:
+                yield left
+                left = NO_ITEMS
+        yield left
+
+    def _taken(self) -> Iterator[Checked]:
+        """All items of the input, as they were read."""
+        seq = 0
+        for batch in _batches(self._source):
+            items = self._accepted(seq, batch)
+            yield items
+            seq += len(items.lines)
+
+    def _block(self, run: Run) -> NewBlock:
+        block = build_block(run.seq_lo, run.items.lines, run.items.allowances, run.items.models)
+        return block if self._unseen is None else block._replace(seen=self._unseen.sightings(run.seq_lo, run.items))
 
     def _accepted(self, seq: int, batch: list[Line]) -> Checked:
         items, problems = self._checker.check(batch)
@@ -246,10 +285,6 @@ def _batches(source: Source) -> Iterator[list[Line]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def _block(run: Run) -> NewBlock:
-    return build_block(run.seq_lo, run.items.lines, run.items.allowances, run.items.models)
 
 
 def _is_there(block: NewBlock, there: dict[int, bytes]) -> bool:

@@ -326,6 +326,8 @@ class ScheduleSpec(BaseModel):
     """A run's job expires so long after its due time."""
     only_new: bool = False
     """Inputs that are as they were at the last run make no job."""
+    incremental: bool = False
+    """Only items that are new or changed since the earlier runs are submitted."""
     ends_at: AwareDatetime | None = None
     """Nothing is due after this time."""
 

@@ -58,6 +58,11 @@ class Settings(BaseSettings):
     """Items a worker claims and tokenizes ahead of the device."""
     lookahead_tokens: int = Field(default=262_144, ge=256, le=100_000_000)
     """Estimated tokens a worker claims ahead of the device."""
+    dedup: bool = False
+    """Equal items of a job run once and share the output, where nothing is drawn by chance."""
+    cache_bytes: int = Field(default=0, ge=0)
+    """Outputs kept in the database, to be used again by any job of the same tenant; the same for workers and upkeep.
+    0: none."""
     idle_claim_s: float = Field(default=5.0, ge=0.05, le=3600)
     """A worker without a hint for this long (+-50 %) looks into the database by itself."""
     step_timeout_s: float = Field(default=600.0, ge=0.5, le=86_400)

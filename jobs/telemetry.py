@@ -53,6 +53,10 @@ REAPED = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+CACHE_HITS = Counter(
+    "textmill_cache_hits", "Items that were not run, since an equal one's output was there", registry=REGISTRY
+)
+CACHE_MISSES = Counter("textmill_cache_misses", "Items that were looked for in the cache and run", registry=REGISTRY)
 DELIVERIES = Counter("textmill_deliveries", "Tries to deliver to webhooks", ["outcome"], registry=REGISTRY)
 DELIVERY_SECONDS = Histogram(
     "textmill_delivery_seconds",

@@ -68,6 +68,8 @@ class Upkeep:
         """When the database last answered. Every candidate asks it in every round."""
         self._watching_since: float | None = None
         """When a silence was over in which workers could not renew their leases."""
+        self._over = 0
+        """Bytes that the cache has too many."""
         self._sweeping = False
         """Whether rows of deleted jobs may be left."""
         self._queue_down = False
@@ -123,6 +125,7 @@ class Upkeep:
             "runs": self._scheduler.round(),
             "webhooks": self._courier.round(),
         }
+        done["evicted"] = self._evict()
         done |= self._forget()  # last: nobody waits for it, but for all the others
         if self._rounds % SLOW_ROUNDS == 0:
             done["abandoned"] = self._store.jobs.abandon_stale(self._settings.loading_timeout_s)
@@ -146,6 +149,19 @@ class Upkeep:
             if not self._sweeping:
                 break
         return {"deleted": deleted}
+
+    def _evict(self) -> int:
+        """Bytes taken from the cache, where it has grown beyond what it may have: looked at now and then."""
+        cache, freed = self._store.cache, 0
+        if self._rounds % SLOW_ROUNDS == 0:
+            self._over = cache.size() - self._settings.cache_bytes
+        for _ in range(PIECES):
+            if self._over <= 0:
+                break
+            # Nothing, although there is too much: it is being written just now.
+            taken = cache.evict(self._over)
+            freed, self._over = freed + taken, self._over - taken if taken else 0
+        return freed
 
     def _leads(self) -> bool:
         leaders, ttl_s = self._store.leaders, self._settings.leader_ttl_s

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -46,6 +46,20 @@ _FIELDS = attrgetter("__dict__")
 """An output as JSON wants it. Its numbers were checked by its task; pydantic's own way takes twice as long."""
 
 
+Fate = tuple[str, str | None, bytes | None, str | None, str | None, int, int, int, int]
+"""A result row's fields from `status` to `windows`: all but what tells equal items apart."""
+Question = tuple[str, bytes]
+"""A fingerprint, and within what it is unique: a job's id or a tenant."""
+
+
+class Equals(Protocol):
+    """Whoever watches over items that wait for equal ones (`worker.once`)."""
+
+    def concluded(self, held: "Held", index: int, fate: Fate) -> None: ...
+
+    def forget(self, held: "Held") -> None: ...
+
+
 Key = tuple["Held", int, int]
 """Names one request among all in flight: chunk, index of the item within it, index of the request within the item's."""
 
@@ -67,7 +81,7 @@ class Held:
     __slots__ = (
         *("asked", "claim", "claimed_at", "codec", "custom_ids", "fence_at", "gone", "items", "kept", "left"),
         *("overrides", "params", "rows", "rows_since", "seqs", "task", "_parts", "_spent", "_vectors"),
-        *("sent", "answered", "in_force", "have"),
+        *("sent", "answered", "in_force", "have", "equals", "leads", "waits"),
     )
 
     def __init__(self, claim: Claim, fence_at: float) -> None:
@@ -98,6 +112,11 @@ class Held:
         """What the job runs with, to be recorded with this chunk."""
         self.gone = False
         """Lost, cancelled, fenced or given back: nothing of it is written any more."""
+        self.equals: Equals | None = None
+        self.leads: dict[int, Question] = {}
+        """Items that equal ones wait for, or may come to."""
+        self.waits: list[tuple[int, Question]] = []
+        """Items that are not asked, while the chunk is being prepared."""
         self._parts: dict[int, list[Outcome | None]] = {}
         self._spent: dict[int, tuple[int, int]] = {}
 
@@ -122,6 +141,10 @@ class Held:
             return ()
         return self._conclude(index, asked, [each for each in self._parts.pop(index) if each is not None])
 
+    def take(self, index: int, fate: Fate) -> None:
+        """This item's result is that of an equal one."""
+        self._row(index, fate)
+
     def fail(self, index: int, code: ItemErrorCode, message: str, *, tokens_in: int = 0) -> None:
         """This item's result is an error."""
         spent = self._spent.pop(index, (0, 0))
@@ -132,11 +155,17 @@ class Held:
 
     def start_over(self) -> None:
         """Forget what was prepared: no item has a row, none can be asked."""
+        self.forsake()
         claim = self.claim
         self.seqs = [seq for seq in range(claim.seq_lo, claim.seq_hi) if seq not in self.have]
         self.left = len(self.seqs)
         self.items, self.asked = [None] * self.left, [Asked([]) for _ in self.seqs]
         self.take_rows()
+
+    def forsake(self) -> None:
+        """Nothing is to wait for its items any more."""
+        if self.equals is not None:
+            self.equals.forget(self)
 
     def fail_rest(self, code: ItemErrorCode, message: str) -> None:
         """Every item without a row gets this error."""
@@ -191,8 +220,7 @@ class Held:
         self._row(index, ("ok", text, vector, None, None, *tokens, asked.truncated_tokens, len(asked.weights) or 1))
         return ()
 
-    def _row(self, index: int, fate: tuple[Any, ...]) -> None:
-        """`fate`: a result row's fields from `status` to `windows`."""
+    def _row(self, index: int, fate: Fate) -> None:
         seq, item = self.seqs[index], self.items[index]
         custom_id = (item.custom_id if item is not None else None) or str(seq)
         if not self.rows:
@@ -201,6 +229,8 @@ class Held:
         self.rows.append(tuple.__new__(ResultRow, (seq, custom_id, *fate, kept)))
         self.asked[index] = None
         self.left -= 1
+        if self.leads and self.equals is not None:
+            self.equals.concluded(self, index, fate)
 
     def _again(self, index: int, asked: Asked, outcomes: Sequence[Outcome], more: More) -> Sequence[Work]:
         """A further round: what was spent so far is kept, the new requests are encoded here."""

@@ -48,6 +48,7 @@ class InHand:
         held.gone = True
         there = self.remove(held)
         self.feed.drop(held)
+        held.forsake()
         self.forgotten.append(held)
         self._on_change()
         return there

@@ -28,6 +28,7 @@ from worker.engines.base import Model
 from worker.gauges import Gauges
 from worker.meter import Meter
 from worker.note import Note, folder
+from worker.once import Memory
 from worker.residency import Residency
 from worker.shift import Shift, Tally
 from worker.takeover import take_over
@@ -62,6 +63,7 @@ class Machine:
         self._boot_id = boot_id()
         self._notes = folder(settings, self._boot_id)
         self._note = Note(self._notes, self.id)
+        self._memory = Memory()
         self.residency = Residency(settings, self.device, Registry(self.store).get, self._note.running)  # type: ignore[arg-type]
         self._vitals = Vitals(settings, self.store, self.queue, self.residency)
         self.ignored = 0
@@ -192,6 +194,7 @@ class Machine:
             note=self._note,
             worker_id=self.id,
             queues=queues,
+            memory=self._memory,
         )
 
     def _count(self, tally: Tally) -> None:

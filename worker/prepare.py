@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -87,7 +87,11 @@ def _given(params: Mapping[str, Any]) -> dict[str, Any]:
 _UNASKED = Asked([])
 
 
-def ask(held: Held, indexes: Sequence[int]) -> list[Work]:
+Sift = Callable[[Sequence[int]], Sequence[int]]
+"""Of the items that were made requests, those that must be asked."""
+
+
+def ask(held: Held, indexes: Sequence[int], sift: Sift | None = None) -> list[Work]:
     """The requests of these items of a chunk that was read. Items that cannot be asked get their error rows here."""
     preprocess, codec, params, asked = held.task.preprocess, held.codec, held.params, held.asked
     for index in indexes:
@@ -99,7 +103,7 @@ def ask(held: Held, indexes: Sequence[int]) -> list[Work]:
             asked[index] = preprocess(item, own, codec)
         except Exception as error:
             _refuse(held, index, error)
-    return _encoded(held, indexes)
+    return encoded(held, indexes if sift is None else sift(indexes))
 
 
 def read(held: Held, lines: Sequence[bytes], have: Collection[int]) -> None:
@@ -150,21 +154,21 @@ def _refuse(held: Held, index: int, error: Exception) -> None:
         held.fail(index, ItemErrorCode.INVALID_ITEM, f"preprocess: {type(error).__name__}: {error}")
 
 
-def _encoded(held: Held, indexes: Sequence[int]) -> list[Work]:
-    """Requests that the model takes; the others are shortened, or fail their items."""
+def encoded(held: Held, indexes: Sequence[int]) -> list[Work]:
+    """The requests of items that were asked, as the model takes them; others are shortened, or fail their items."""
     open_ = [index for index in indexes if held.asked[index] is not None]
     batches = [held.asked[index].requests for index in open_]  # type: ignore[union-attr]
     requests = [request for batch in batches for request in batch]
-    encoded = held.codec.encode(requests)
-    if len(encoded) != len(requests):
-        raise RuntimeError(f"the codec gave {len(encoded)} answers to {len(requests)} requests")
+    taken = held.codec.encode(requests)
+    if len(taken) != len(requests):
+        raise RuntimeError(f"the codec gave {len(taken)} answers to {len(requests)} requests")
     seqs = held.seqs
-    if len(requests) == len(open_) and Failed not in set(map(type, encoded)):
-        return [Work((held, index, 0), each, seqs[index]) for index, each in zip(open_, encoded, strict=True)]  # type: ignore[arg-type]
+    if len(requests) == len(open_) and Failed not in set(map(type, taken)):
+        return [Work((held, index, 0), each, seqs[index]) for index, each in zip(open_, taken, strict=True)]  # type: ignore[arg-type]
     works: list[Work] = []
     at = 0
     for index, batch in zip(open_, batches, strict=True):
-        works += _works(held, index, encoded[at : at + len(batch)])
+        works += _works(held, index, taken[at : at + len(batch)])
         at += len(batch)
     return works
 

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 
 from jobs.errors import (
     InvalidParams,
@@ -24,7 +25,8 @@ from worker.feed import Lot, lot
 from worker.held import FENCE, Held, about
 from worker.inhand import InHand
 from worker.note import Note
-from worker.prepare import Lines, Plans, ask, read
+from worker.once import Once
+from worker.prepare import Lines, Plans, Sift, ask, read
 from worker.residency import Residency
 from worker.suspects import apart, ordered
 from worker.watchdog import Watchdog
@@ -65,7 +67,10 @@ class Reader:
         in_hand: InHand,
         writer: Writer,
         note: Note,
+        once: Once | None = None,
     ) -> None:
+        """`once`: runs equal items once."""
+        self._once = once
         self._store, self._settings, self._residency, self._watchdog = store, settings, residency, watchdog
         self._worker_id, self._queues = worker_id, deque(queues)
         self._in_hand, self._feed, self._writer = in_hand, in_hand.feed, writer
@@ -273,6 +278,8 @@ class Reader:
             return []
         if held.done or held.rows:
             self._writer.touch(held)
+        if self._once is not None and held.waits:
+            self._once.attach(held)  # last: from here on the chunk is the writer's
         return works
 
     def _ask(self, held: Held) -> list[Work]:
@@ -293,8 +300,15 @@ class Reader:
         with self._note.preparing(held):
             read(held, self._lines.of(claim), held.have)
             suspects = ordered(held)
-            works = ask(held, [index for index in range(len(held.items)) if index not in suspects])
+            works = ask(held, [index for index in range(len(held.items)) if index not in suspects], self._sift(held))
         for index in suspects:
             with self._note.preparing(held, [held.seqs[index]]):
                 works += ask(held, [index])
         return works
+
+    def _sift(self, held: Held) -> Sift | None:
+        """How a chunk's items are told that need not be run. A suspect's all are: whose fault it is must show."""
+        if self._once is None or held.claim.crashes or held.claim.suspects:
+            return None
+        held.equals = self._once
+        return partial(self._once.sift, held, self._residency.spec(held.claim.model))

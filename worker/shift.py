@@ -17,6 +17,7 @@ from worker.inhand import InHand
 from worker.leases import Leases
 from worker.meter import Meter
 from worker.note import Note
+from worker.once import Memory, Once
 from worker.reader import Reader
 from worker.residency import Residency
 from worker.watchdog import Watchdog
@@ -57,7 +58,9 @@ class Shift:
         note: Note,
         worker_id: str,
         queues: Sequence[str],
+        memory: Memory | None = None,
     ) -> None:
+        """`memory`: outputs that were needed before, for shifts of one process to share."""
         self._meter, self._note = meter, note
         self._store, self._settings, self._residency, self._watchdog = store, settings, residency, watchdog
         self._tally = Tally()
@@ -68,6 +71,9 @@ class Shift:
         feed = self._feed = Feed(self._woken.set)
         self._in_hand = InHand(feed, self._changed)
         self._writer = Writer(store, self._in_hand, on_saved=self._saved)
+        self._once: Once | None = None
+        if settings.dedup or settings.cache_bytes:
+            self._once = Once(store, settings, memory or Memory(), self._writer.equals)
         self._leases = Leases(store, worker_id, settings.lease_s, self._in_hand, self._writer)
         self._reader = Reader(
             store=store,
@@ -79,6 +85,7 @@ class Shift:
             in_hand=self._in_hand,
             writer=self._writer,
             note=note,
+            once=self._once,
         )
 
     def run(self) -> Tally:
@@ -253,3 +260,5 @@ class Shift:
     def _saved(self, items: int, errors: int) -> None:
         self._tally.items += items
         self._tally.errors += errors
+        if self._once is not None:
+            self._once.keep()

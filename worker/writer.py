@@ -17,8 +17,10 @@ from jobs.tasks.base import Outcome
 from worker.backoff import backoff
 from worker.engines.base import Work
 from worker.feed import lot
-from worker.held import Held, Key, about, spoilt
+from worker.held import Fate, Held, Key, about, spoilt
 from worker.inhand import InHand
+from worker.once import Waiting
+from worker.prepare import encoded
 
 log = logging.getLogger("textmill.worker")
 
@@ -57,6 +59,10 @@ class Writer:
     def touch(self, held: Held) -> None:
         """The chunk may be done without any answer."""
         self._orders.put((self._take_touch, held))
+
+    def equals(self, known: Sequence[tuple[Waiting, Fate]], alone: Sequence[Waiting]) -> None:
+        """Items with the fate of equal ones, and items that are asked now since the equal ones have none."""
+        self._orders.put((self._take_equals, (known, alone)))
 
     def give_back(self, held: Held) -> None:
         """Save what the chunk has, then let others have the rest; nobody is blamed."""
@@ -133,6 +139,29 @@ class Writer:
     def _take_touch(self, held: Held) -> None:
         self._touched[held.claim.chunk_id] = held
         self._unsaved += len(held.rows)
+
+    def _take_equals(self, order: tuple[Sequence[tuple[Waiting, Fate]], Sequence[Waiting]]) -> None:
+        known, alone = order
+        for (held, index), fate in known:
+            if not held.gone and held.asked[index] is not None:
+                held.take(index, fate)
+                self._touched[held.claim.chunk_id] = held
+        self._unsaved += len(known)
+        by_chunk: dict[Held, list[int]] = {}
+        for held, index in alone:
+            if not held.gone and held.asked[index] is not None:
+                by_chunk.setdefault(held, []).append(index)
+        for held, indexes in by_chunk.items():
+            self._ask_alone(held, indexes)
+
+    def _ask_alone(self, held: Held, indexes: Sequence[int]) -> None:
+        try:
+            if works := encoded(held, indexes):
+                self._in_hand.feed.put(held.claim.model, [lot(held, works)])
+        except Exception as error:
+            log.exception("chunk %s cannot be prepared", held.claim.chunk_id, extra=about(held.claim))
+            self._take_failed((held, f"preparing: {type(error).__name__}: {error}"))
+        self._touched[held.claim.chunk_id] = held
 
     def _take_give_back(self, held: Held) -> None:
         if held.gone:

@@ -17,6 +17,7 @@ from jobs.cli.models import models
 from jobs.cli.run import run
 from jobs.cli.schedules import schedule
 from jobs.cli.search import search
+from jobs.cli.seen import seen
 from jobs.cli.services import health, upkeep, worker
 from jobs.cli.submit import retry, submit
 from jobs.cli.tasks import tasks
@@ -26,7 +27,7 @@ from jobs.cli.webhooks import webhooks
 
 COMMANDS = (
     *(run, up, submit, status, watch, results, list_jobs, approve, pause, resume, cancel, retry),
-    *(schedule, evaluate, search),
+    *(schedule, seen, evaluate, search),
     *(tasks, worker, upkeep, api, health, doctor, models, keys, tenants, webhooks, db),
 )
 """In the order of `textmill --help`."""

@@ -26,6 +26,9 @@ def left_out(handle: "JobHandle", settings: "Settings") -> Iterator[str]:
         return
     if loaded.skipped:
         yield _skipped(loaded.skipped, loaded.problems, loaded.report)
+    if loaded.unchanged or loaded.vanished:
+        gone = f"; {loaded.vanished:,} have vanished since (`textmill seen NAME --vanished`)" if loaded.vanished else ""
+        yield f"{loaded.unchanged:,} items are as they were and are left out{gone}"
     for name in loaded.never_seen:
         yield f"no item has the field {name!r}, which was to be kept"
 

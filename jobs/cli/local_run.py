@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
@@ -23,7 +24,7 @@ from jobs.cli.summary import interrupted, summary, summary_json
 from jobs.cli.workers import Absence
 from jobs.client import Client
 from jobs.corpus import Fields
-from jobs.errors import TextmillError
+from jobs.errors import NothingNew, TextmillError
 from jobs.local.embedded import attend, mill
 from jobs.local.mill import Mill
 from jobs.schemas import Job
@@ -55,6 +56,7 @@ class Wish:
     keep: tuple[str, ...] = ()
     on_invalid: Literal["reject", "skip"] = "reject"
     priority: int = 0
+    incremental: str | None = None
     supervised: dict[str, Any] = field(default_factory=dict)
     """Canary and error budget, as `Client.submit` takes them."""
     as_json: bool = False
@@ -114,6 +116,9 @@ class LocalRun:
             if not job.state.final:
                 job = self._follow(handle, store, machine, export)
             return self._finish(job, export)
+        except NothingNew as nothing:
+            self._reporter.note(str(nothing))
+            return 0
         except KeyboardInterrupt:
             self._say_goodbye(machine, settings)
             raise
@@ -129,17 +134,37 @@ class LocalRun:
             model, queue = choose(store, client.registry, self._task, wish.model), settings.queues[0]
             key = self._key(model, queue, source.fingerprint())
             for attempt in itertools.count(1):
-                noticed = Noticed(source, self._reporter.note, on_long=lambda: _begin(machine))
+                # An incremental job may turn out to have no items.
+                begin = (lambda: None) if wish.incremental is not None else partial(_begin, machine)
+                noticed = Noticed(source, self._reporter.note, on_long=begin)
                 key_now = key if attempt == 1 else f"{key}-{attempt}"
-                handle = self._submit_one(client, model, queue, noticed, key_now)
+                left = self._left(client, store, key_now)
+                handle = left or self._submit_one(client, model, queue, noticed, key_now)
                 self._job = job = handle.refresh()
-                if job.state not in TRY_AGAIN:
+                if job.state not in TRY_AGAIN and not self._is_written(job):
                     break
         for notice in left_out(handle, settings):
             self._reporter.note(notice)
         if handle.loaded is None:
             self._greet(client, job)
         return handle, job
+
+    def _left(self, client: Client, store: Store, key: str) -> "JobHandle | None":
+        """The incremental job that this command left with all its items: asked again, they might not be new."""
+        job_id = store.jobs.keyed("default", key) if self._wish.incremental is not None else None
+        handle = None if job_id is None else client.get(job_id)
+        return None if handle is None or handle.job.state is JobState.LOADING else handle
+
+    def _is_written(self, job: Job) -> bool:
+        """Whether it is an earlier incremental job, whose results this command has written already."""
+        if self._wish.incremental is None or job.state is not JobState.COMPLETED:
+            return False
+        assert job.finished_at is not None
+        try:
+            written_at = os.stat(self._wish.output).st_ctime  # of its renaming into place
+        except FileNotFoundError:
+            return self._wish.output == "-"
+        return written_at >= job.finished_at.timestamp()
 
     def _submit_one(self, client: Client, model: str, queue: str, source: "Source", key: str) -> "JobHandle":
         return client.submit(
@@ -153,6 +178,7 @@ class LocalRun:
             idempotency_key=key,
             on_invalid=self._wish.on_invalid,
             **self._wish.supervised,
+            incremental=self._wish.incremental,
         )
 
     def _key(self, model: str, queue: str, fingerprint: str | None) -> str:
@@ -163,6 +189,7 @@ class LocalRun:
         wish = self._wish
         name = wish.output if wish.output == "-" else os.path.abspath(wish.output)
         parts = [self._task.name, model, self._params, fingerprint, name, wish.keep, wish.on_invalid, queue]
+        parts += [] if wish.incremental is None else [wish.incremental]
         return "run-" + hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:48]
 
     def _greet(self, client: Client, job: Job) -> None:

@@ -15,6 +15,13 @@ output = click.option("-o", "--output", metavar="OUT", default="-", help="A .jso
 text_field = click.option("--text-field", metavar="F", help="The input's field that holds the text.")
 
 
+incremental = click.option(
+    "--incremental",
+    metavar="NAME",
+    help="Leave out what was done under that NAME; see `textmill seen`.",
+)
+
+
 def model(says: str) -> Callable[[Function], Function]:
     """`--model`, with what may be named there."""
     return click.option("--model", metavar="MODEL", help=says)

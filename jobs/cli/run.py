@@ -14,6 +14,7 @@ from jobs.errors import TextmillError
 @options.output
 @options.model(options.ANY_MODEL)
 @options.task_over_inputs
+@options.incremental
 @options.priority("Higher goes first among this home's jobs.")
 @options.before_paying
 @options.as_json("Progress and summary as JSON lines on stderr.")
@@ -28,6 +29,7 @@ def run(
     keep: str | None,
     form: str | None,
     on_invalid: options.OnInvalid,
+    incremental: str | None,
     priority: int,
     dry_run: bool,
     as_json: bool,
@@ -35,7 +37,8 @@ def run(
 ) -> None:
     """Run a task over inputs, here and now. Everything is embedded: broker, database, worker.
 
-    Whatever interrupts it, the same command goes on where it was left; a finished one writes its results again.
+    Whatever interrupts it, the same command goes on where it was left; a finished one writes its results again. With
+    --incremental only new and changed items are run; if there is none, OUT stays as it is.
 
     Exit codes: 0 all ok, 1 error, 2 wrong command line, 3 finished with failed items, 4 waits for approval, 130
     interrupted.
@@ -55,6 +58,7 @@ def run(
         on_invalid=on_invalid,
         priority=priority,
         supervised=supervised,
+        incremental=incremental,
         as_json=as_json,
     )
     try:

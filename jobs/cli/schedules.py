@@ -44,6 +44,7 @@ def schedule() -> None:
 @click.option("--jitter", type=seconds, default="0s", metavar="TIME", help="Each run begins up to so much later.")
 @click.option("--deadline", type=seconds, metavar="TIME", help="A run's job expires so long after its time.")
 @click.option("--only-new", is_flag=True, help="Inputs that are as they were at the last run make no job.")
+@click.option("--incremental", is_flag=True, help="Submit only items that are new or changed since earlier runs.")
 @click.option("--until", type=moment, metavar="TIME", help="Nothing is due after this time (UTC).")
 @options.model("A name from `textmill models list`.")
 @options.task_over_inputs
@@ -64,6 +65,7 @@ def add(
     jitter: float,
     deadline: float | None,
     only_new: bool,
+    incremental: bool,
     until: datetime | None,
     task: str,
     inputs: tuple[str, ...],
@@ -108,6 +110,7 @@ def add(
         jitter_s=jitter,
         deadline_s=deadline,
         only_new=only_new,
+        incremental=incremental,
         ends_at=until,
     )
     with store() as database, client(database) as opened:

@@ -10,6 +10,7 @@ from jobs.cli.params import labels, moment, parse, words
 from jobs.cli.session import client, store
 from jobs.cli.signals import interruptible
 from jobs.cli.workers import anyone_serves, nobody
+from jobs.errors import NothingNew
 
 if TYPE_CHECKING:
     from jobs.schemas import Job
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @options.model("A name from `textmill models list`.")
 @options.task_over_inputs
+@options.incremental
 @click.option("--queue", metavar="QUEUE", default="default", help="Which workers' queue.")
 @options.priority("Higher goes first.")
 @click.option("--weight", metavar="N", type=float, default=1.0, help="Share of the work beside other jobs.")
@@ -38,6 +40,7 @@ def submit(
     keep: str | None,
     form: str | None,
     on_invalid: options.OnInvalid,
+    incremental: str | None,
     queue: str,
     priority: int,
     weight: float,
@@ -49,7 +52,10 @@ def submit(
     as_json: bool,
     **supervised: Any,
 ) -> None:
-    """Submit a job and leave. Prints its id; whoever works on the queue does the rest."""
+    """Submit a job and leave. Prints its id; whoever works on the queue does the rest.
+
+    With --incremental and nothing new there is no job: nothing is printed, and the exit code is 0.
+    """
     from jobs.cli.submission import Submission, estimate, interrupted, submitted
 
     wish = Submission(
@@ -71,6 +77,7 @@ def submit(
             "deadline_at": deadline,
             "webhook": webhook,
             **supervised,
+            "incremental": incremental,
         },
     )
     with store() as database, client(database) as opened:
@@ -82,6 +89,9 @@ def submit(
         except KeyboardInterrupt as error:
             click.echo(f"textmill: {interrupted(key)}", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from error
+        except NothingNew as nothing:
+            click.echo(f"textmill: {nothing}", err=True)
+            return
         _tell(database, job, as_json=as_json)
 
 

@@ -7,7 +7,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from jobs import corpus
-from jobs.errors import EmptyInput, IdempotencyConflict, InvalidState, StoreUnavailable, TextmillError, UsageError
+from jobs.errors import (
+    EmptyInput,
+    IdempotencyConflict,
+    InvalidState,
+    NothingNew,
+    StoreUnavailable,
+    TextmillError,
+    UsageError,
+)
 from jobs.schedules import times
 from jobs.states import JobState, RunState
 from jobs.store.schedules import Firing
@@ -133,7 +141,7 @@ class Scheduler:
             return
         try:
             self._submitted(firing, self._submit(firing, source, key, made), seen)
-        except EmptyInput as error:
+        except (EmptyInput, NothingNew) as error:
             self._store.schedules.end(firing, RunState.EMPTY, str(error))
 
     def _is_its_turn(self, firing: Firing) -> bool:
@@ -176,6 +184,7 @@ class Scheduler:
                 tenant=firing.schedule.tenant,
                 webhook=spec.webhook,
                 schedule_run=firing.run_id,
+                incremental=firing.schedule.id if spec.incremental else None,
             )
             return handle.id
 

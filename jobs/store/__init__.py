@@ -4,6 +4,7 @@ from pathlib import Path
 
 from jobs.store import backup, checks, figures, migrate, sessions
 from jobs.store.batches import Batches
+from jobs.store.cache import Cache
 from jobs.store.chunks import Chunks
 from jobs.store.dialect import Database
 from jobs.store.files import Files
@@ -15,6 +16,7 @@ from jobs.store.results import Results
 from jobs.store.retention import Retention
 from jobs.store.retries import Retries
 from jobs.store.schedules import Schedules
+from jobs.store.seen import Seen
 from jobs.store.supervision import Supervision
 from jobs.store.tenants import Tenants
 from jobs.store.uploads import Uploads
@@ -42,6 +44,8 @@ class Store:
         self.supervision = Supervision(database)
         self.retention = Retention(database)
         self.retries = Retries(database, self.jobs, self.results)
+        self.seen = Seen(database)
+        self.cache = Cache(database)
         self.leaders = Leaders(database)
         self.workers = Workers(database)
         self.models = Models(database)

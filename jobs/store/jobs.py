@@ -61,7 +61,7 @@ class Jobs:
             created = row.id == values["id"]
             if created and whole and row.state == JobState.LOADING:
                 tenants.admit(connection, row.tenant, whole)
-                rows.insert_blocks(connection, row, whole)
+                rows.insert_blocks(self._db, connection, row, whole)
                 sealed = self._seal(connection, row, n_items, sum(len(block.chunks) for block in whole))
                 return progress.fresh(sealed), True
             return progress.read(connection, [row])[0], created
@@ -86,7 +86,7 @@ class Jobs:
             if missing:
                 rows.require(job, job.state == JobState.LOADING, "takes no more items")
                 tenants.admit(connection, job.tenant, list(missing.values()))
-                rows.insert_blocks(connection, job, list(missing.values()))
+                rows.insert_blocks(self._db, connection, job, list(missing.values()))
 
         self._db.write(work)
 
@@ -126,6 +126,12 @@ class Jobs:
         """The whole id of the one job with this prefix."""
         found = self._db.read(lambda connection: progress.by_prefix(connection, id_or_prefix))
         return ids.public(rows.only(id_or_prefix, found).id)
+
+    def keyed(self, tenant: str, idempotency_key: str) -> str | None:
+        """The id of the job made with this key."""
+        wanted = select(jobs.c.id).where(jobs.c.tenant == tenant, jobs.c.idempotency_key == idempotency_key)
+        found = self._db.read(lambda connection: connection.execute(wanted).scalar_one_or_none())
+        return None if found is None else ids.public(found)
 
     def list(
         self,

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, CursorResult, Delete, Select, 
 
 from jobs.errors import UnknownJob
 from jobs.states import FINAL
-from jobs.store import ids
+from jobs.store import ids, seen
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
 from jobs.store.tables import blocks, chunks, jobs, results
@@ -62,6 +62,8 @@ class Retention:
         job_id = connection.execute(wanted.with_for_update(skip_locked=True)).scalar_one_or_none()
         if job_id is None:
             return 0
+        if settled := seen.settle(connection, job_id):
+            return settled
         for piece in (_results(connection, job_id), _chunks(job_id), _blocks(job_id)):
             deleted = _count(connection, piece)
             if deleted:

@@ -9,8 +9,9 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, sel
 from jobs.errors import InvalidState, UnknownJob
 from jobs.schemas import Job, JobSpec
 from jobs.states import LIVE, CanaryState, ChunkState, Control, JobState
-from jobs.store import ids, progress
+from jobs.store import ids, progress, seen
 from jobs.store.clock import now
+from jobs.store.dialect import Database
 from jobs.store.retention import NOT_GONE
 from jobs.store.tables import blocks, chunks, jobs
 from jobs.store.values import NewBlock
@@ -126,11 +127,11 @@ def known_blocks(connection: Connection, job_id: UUID, starts: Sequence[int]) ->
     return {row.seq_lo: bytes(row.sha256) for row in connection.execute(wanted)}
 
 
-def insert_blocks(connection: Connection, job: Row[Any], new: Sequence[NewBlock]) -> None:
+def insert_blocks(database: Database, connection: Connection, job: Row[Any], new: Sequence[NewBlock]) -> None:
     """Write blocks, and their chunks as held."""
     data = [{**block._asdict(), "job_id": job.id} for block in new]
     for row in data:
-        del row["chunks"]
+        del row["chunks"], row["seen"]
     added = insert(blocks).values(created_at=now()).returning(blocks.c.seq_lo, blocks.c.id)
     block_ids = {row.seq_lo: row.id for row in connection.execute(added, data)}
     shared = {"job_id": job.id, "tenant": job.tenant, "queue": job.queue, "priority": job.priority, "state": "held"}
@@ -142,6 +143,7 @@ def insert_blocks(connection: Connection, job: Row[Any], new: Sequence[NewBlock]
             for chunk in block.chunks
         ],
     )
+    seen.insert(database, connection, job.tenant, job.id, [block.seen for block in new if block.seen is not None])
 
 
 def blocks_after(connection: Connection, job_id: UUID, after: int, limit: int) -> Sequence[Any]:

@@ -471,6 +471,52 @@ Index(
 Index("ix_deliveries_webhook", deliveries.c.webhook_id, deliveries.c.id)
 Index("ix_deliveries_created", deliveries.c.created_at)
 
+seen = Table(
+    # An item of the corpus NAME. Whether it counts as seen is asked of its result, so that nothing has to be counted
+    # when a job ends. No foreign key: the row outlives its job, and is then without one, its result having been ok.
+    "seen",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("custom_id", Text),
+    Column("job_id", Uuid),
+    Column("seq", BigInteger, nullable=False),
+    Column("vanished_at", Utc),
+    UniqueConstraint("tenant", "name", "key"),
+)
+_LINKED = text("job_id IS NOT NULL")
+Index("ix_seen_job", seen.c.job_id, seen.c.seq, postgresql_where=_LINKED, sqlite_where=_LINKED)
+_VANISHED = text("vanished_at IS NOT NULL")
+Index(
+    "ix_seen_vanished",
+    seen.c.tenant,
+    seen.c.name,
+    seen.c.id,
+    postgresql_where=_VANISHED,
+    sqlite_where=_VANISHED,
+)
+
+cache = Table(
+    "cache",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, primary_key=True),
+    Column("output", Text),
+    Column("vector", LargeBinary),
+    Column("tokens_in", Integer, nullable=False),
+    Column("tokens_out", Integer, nullable=False),
+    Column("truncated_tokens", Integer, nullable=False),
+    Column("windows", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("used_at", Utc, nullable=False),
+    CheckConstraint("output IS NOT NULL OR vector IS NOT NULL", name="output"),
+    CheckConstraint("bytes > 0", name="bytes"),
+)
+Index("ix_cache_used", cache.c.used_at, cache.c.bytes)
+
 models = Table(
     "models",
     metadata,

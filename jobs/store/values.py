@@ -17,6 +17,23 @@ class NewChunk(NamedTuple):
     """None: the job's."""
 
 
+class Sighting(NamedTuple):
+    """An item that an incremental job runs."""
+
+    key: bytes
+    fingerprint: bytes
+    custom_id: str | None
+    seq: int
+
+
+class Sightings(NamedTuple):
+    """Those of one block."""
+
+    name: str
+    """The corpus that they are items of."""
+    rows: Sequence[Sighting]
+
+
 class NewBlock(NamedTuple):
     """A run of items as they came in; its chunks partition [seq_lo, seq_lo + n_items)."""
 
@@ -28,6 +45,7 @@ class NewBlock(NamedTuple):
     """Of the uncompressed lines: the same block sent twice is recognised by it."""
     data: bytes
     chunks: tuple[NewChunk, ...]
+    seen: Sightings | None = None
 
 
 class Pick(NamedTuple):

@@ -287,3 +287,46 @@ def _jobs(home: Home) -> int:
         return len(store.jobs.list())
     finally:
         store.close()
+
+
+def test_an_incremental_run_does_what_is_new_and_nothing_when_nothing_is(home: Home) -> None:
+    texts = home.folder / "texts.jsonl"
+    lines = [json.dumps({"custom_id": f"n{n}", "text": f"text {n}"}) for n in range(30)]
+    run = ("run", "classify", "texts.jsonl", "-o", "out.jsonl", "--model", "fake", "--incremental", "news")
+    texts.write_text("\n".join(lines[:20]))
+    first = home.run(*run)
+
+    unchanged = home.run(*run)
+    texts.write_text("\n".join(lines[5:]))
+    grown = home.run(*run)
+    listed = home.run("seen", "news", "--vanished")
+    told = home.run("seen", "news", "--json")
+
+    assert [each.returncode for each in (first, unchanged, grown, listed)] == [0] * 4, first.stderr + unchanged.stderr
+    assert "nothing new under 'news': 20 items are as they were; no job was made" in unchanged.stderr
+    assert "15 items are as they were and are left out; 5 have vanished since" in grown.stderr
+    assert [result["custom_id"] for result in home.results("out.jsonl")] == [f"n{n}" for n in range(20, 30)]
+    assert listed.stdout.split() == [f"n{n}" for n in range(5)]
+    assert json.loads(told.stdout) == {"name": "news", "items": 30, "ok": 30, "vanished": 5}
+
+
+def test_an_incremental_run_killed_before_it_wrote_writes_when_typed_again(home: Home) -> None:
+    home.texts("texts.txt", 10)
+    run = ("run", "classify", "texts.txt", "-o", "out.jsonl", "--model", "fake", "--incremental", "news")
+    home.run(*run)
+    (home.folder / "out.jsonl").unlink()  # as if it had never come to that
+
+    again = home.run(*run)
+
+    assert again.returncode == 0, again.stderr
+    assert len(home.results("out.jsonl")) == 10
+
+
+def test_an_incremental_submit_without_anything_new_is_no_error(home: Home) -> None:
+    home.texts("texts.txt", 10)
+    home.run("run", "classify", "texts.txt", "-o", "out.jsonl", "--model", "fake", "--incremental", "news")
+
+    nothing = home.run("submit", "classify", "texts.txt", "--model", "fake", "--incremental", "news")
+
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+    assert "nothing new under 'news'" in nothing.stderr

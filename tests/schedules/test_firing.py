@@ -232,6 +232,20 @@ def test_nothing_new_is_a_run_without_a_job(store: Store, make: Make, corpus: Pa
     assert store.schedules.runs(schedule.id)[1].note == "the inputs are as they were"
 
 
+def test_an_incremental_schedule_submits_what_is_new(
+    store: Store, make: Make, corpus: Path, fire: Callable[..., None]
+) -> None:
+    schedule = make(incremental=True, overlap="queue")
+    for content in ("one\ntwo\nthree\n", "one\ntwo\nthree\n", "one\ntwo\nthree\nfour\n"):
+        corpus.write_text(content)
+        fire()
+        if (job_id := store.schedules.runs(schedule.id)[0].job_id) is not None:
+            finish(store, job_id)
+        come(store, schedule)
+    assert states(store, schedule) == ["submitted", "empty", "submitted"]
+    assert [run.n_items for run in store.schedules.runs(schedule.id)] == [1, None, 3]
+
+
 def test_an_empty_input_is_no_error(store: Store, make: Make, corpus: Path, fire: Callable[..., None]) -> None:
     corpus.write_text("")
     schedule = make()
