@@ -33,16 +33,23 @@ def put(
     model: tuple[str, ...],
 ) -> None:
     """Set what a tenant may do. What is not given is as for a tenant that is not listed."""
-    from jobs.schemas import Tenant
+    from pydantic import ValidationError
 
-    wanted = Tenant(
-        name=name,
-        weight=weight,
-        max_items=max_items,
-        max_tokens=max_tokens,
-        requests_per_minute=requests,
-        models=model or None,
-    )
+    from jobs.errors import InvalidParams
+    from jobs.schemas import Tenant
+    from jobs.tasks import explain
+
+    try:
+        wanted = Tenant(
+            name=name,
+            weight=weight,
+            max_items=max_items,
+            max_tokens=max_tokens,
+            requests_per_minute=requests,
+            models=model or None,
+        )
+    except ValidationError as error:
+        raise InvalidParams("\n".join(explain(error))) from error
     with store() as opened:
         opened.tenants.put(wanted)
     click.echo(_said([wanted]))

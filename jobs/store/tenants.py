@@ -6,11 +6,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, select, text
 
-from jobs.errors import QuotaExceeded
+from jobs.errors import InvalidParams, QuotaExceeded
 from jobs.schemas import Tenant, Used
 from jobs.store.dialect import Database
 from jobs.store.tables import tenants
 from jobs.store.values import NewBlock
+
+MOST_NAME = 128
 
 _USED = text(
     """
@@ -29,7 +31,9 @@ class Tenants:
         self._db = database
 
     def get(self, name: str) -> Tenant:
-        """What the tenant may do; without limits, if nobody ever set any."""
+        """What the tenant may do; without limits, if nobody ever set any. Raises InvalidParams for what is no name."""
+        if not isinstance(name, str) or not 0 < len(name) <= MOST_NAME:
+            raise InvalidParams(f"tenant: a name has 1 to {MOST_NAME} characters; given: {name!r:.200}")
         row = self._db.read(lambda connection: _row(connection, name))
         return Tenant(name=name) if row is None else Tenant(**row._mapping)
 

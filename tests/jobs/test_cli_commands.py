@@ -394,6 +394,9 @@ def test_what_a_tenant_may_do_is_set_shown_and_removed(call: Call) -> None:
     assert call("tenants", "show", "search").out == put.out + "in line: 0 items, about 0 tokens\n"
     assert call("tenants", "remove", "search").out == "search has no limits\n"
     assert call("tenants", "set", "search", "--weight", "0").code == 2
+    for wrong in (("show", ""), ("set", "x" * 129), ("set", "a", "--max-items", str(2**63))):
+        said = call("tenants", *wrong)
+        assert (said.code, "Traceback" in said.err) == (1, False)
 
 
 def test_a_schedule_is_made_explained_steered_and_removed(call: Call, tmp_path: Path) -> None:
