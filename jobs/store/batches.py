@@ -115,10 +115,16 @@ class Batches:
         wanted = select(*_COLUMNS).join(jobs, jobs.c.id == batches.c.job_id).where(kept, ended).limit(limit)
         return [_row(row) for row in self._db.read(lambda connection: connection.execute(wanted).all())]
 
-    def remember(self, batch_id: str, ended_as: Mapping[str, Any]) -> None:
-        """Keep what its job was: it is about to be deleted."""
+    def close(self, batch_id: str, job_id: str, ended_as: Mapping[str, Any]) -> None:
+        """Delete its job, and keep what that was."""
         kept = update(batches).where(batches.c.id == batch_id).values(ended_as=dict(ended_as))
-        self._db.write(lambda connection: connection.execute(kept))
+        gone = update(jobs).where(jobs.c.id == ids.parse(job_id)).values(expires_at=now(), idempotency_key=None)
+
+        def work(connection: Connection) -> None:
+            connection.execute(kept)
+            connection.execute(gone)
+
+        self._db.write(work)
 
     def began(self, batch_id: str, job_id: str) -> bool:
         """Give the batch its job. False: it was cancelled meanwhile, or has one."""

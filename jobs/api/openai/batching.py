@@ -107,8 +107,8 @@ class Batching:
         for batch in self._store.batches.over(AT_ONCE):
             assert batch.job_id is not None
             with suppress(UnknownJob):  # another server was quicker
-                self._store.batches.remember(batch.id, self._store.jobs.get(batch.job_id).model_dump(mode="json"))
-                self._store.jobs.delete(batch.job_id)
+                job = self._store.jobs.get(batch.job_id)
+                self._store.batches.close(batch.id, job.id, job.model_dump(mode="json"))
         for file in self._store.files.expired(AT_ONCE):
             self._storage.delete(file.names)
             with suppress(UnknownFile):  # another server was quicker
