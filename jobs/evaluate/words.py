@@ -56,12 +56,17 @@ def _overlap(ours: Sequence[str], theirs: Sequence[str], size: int) -> float:
 
 
 def _subsequence(ours: Sequence[str], theirs: Sequence[str]) -> float:
-    row = [0] * (len(theirs) + 1)
-    for word in ours:
-        before = 0
-        for at, other in enumerate(theirs, 1):
-            before, row[at] = row[at], before + 1 if word == other else max(row[at], row[at - 1])
-    return _f1(row[-1], len(ours), len(theirs))
+    """By the longest common subsequence, 64 words of the shorter text at a step (Hyyro 2004, "Bit-parallel LCS-length
+    computation revisited"): word by word, two long texts would take minutes."""
+    short, long = sorted((ours, theirs), key=len)
+    places = Counter[str]()
+    for at, word in enumerate(short):
+        places[word] |= 1 << at
+    whole = row = (1 << len(short)) - 1
+    for word in long:
+        shared = row & places[word]
+        row = ((row + shared) | (row - shared)) & whole
+    return _f1(len(short) - row.bit_count(), len(ours), len(theirs))
 
 
 def _f1(common: float, ours: float, theirs: float) -> float:

@@ -102,6 +102,11 @@ def test_rouge_is_that_of_the_published_example() -> None:
     assert rouge("서울은 수도", ["서울은 한국의 수도"])["rouge1"] == pytest.approx(0.8)
 
 
+@pytest.mark.timeout(20)
+def test_rouge_of_two_long_texts_takes_no_minutes() -> None:
+    assert rouge("a b c d " * 5000, ["d c b a " * 5000])["rougeL"] == pytest.approx(0.49995)
+
+
 def test_translations_have_the_bleu_and_chrf_of_sacrebleu() -> None:
     chance = random.Random(1)
     words = ["the", "cat", "sat", "on", "a", "mat", "while", "dogs", "ran", "over", "green", "hills"]
