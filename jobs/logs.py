@@ -1,10 +1,9 @@
 """What services write to their log: lines for people, or JSON for machines."""
 
+import json
 import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-
-import orjson
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -28,7 +27,9 @@ class JsonLines(logging.Formatter):
         told |= {name: getattr(record, name) for name in CONTEXT if hasattr(record, name)}
         if record.exc_info:
             told["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(told, default=str).decode()
+        if record.stack_info:
+            told["stack"] = self.formatStack(record.stack_info)
+        return json.dumps(told, default=str)  # not orjson, which refuses names of files that are no UTF-8
 
     def _moment(self, record: logging.LogRecord) -> str:
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
