@@ -21,6 +21,8 @@ KEPT_S = 5.0
 """How long figures out of the database serve: several scrapers cost one query."""
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Those that are told by name: a caller may send any word as one."""
 LOADS = {
     "busy": ("textmill_worker_busy_ratio", "Share of a worker's working time in which its device computed"),
     "padding": ("textmill_worker_padding_ratio", "Share of tokens that were padding"),
@@ -68,7 +70,8 @@ class Measured:
             if message["type"] == "http.response.start":
                 # The route's pattern, never the path: ids would make a series each.
                 route = self._route(scope)
-                self._metrics.requests.labels(scope["method"], route, str(message["status"])).inc()
+                method = scope["method"] if scope["method"] in METHODS else "(other)"
+                self._metrics.requests.labels(method, route, str(message["status"])).inc()
                 self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
             await send(message)
 

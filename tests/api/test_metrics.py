@@ -71,6 +71,15 @@ def test_requests_are_counted_by_route_and_never_by_path(api: Api) -> None:
     assert not [labels for labels in found if job_id in " ".join(labels)]
 
 
+def test_methods_that_callers_make_up_are_one(api: Api) -> None:
+    for number in range(3):
+        api.request(f"ODD{number}", "/jobs")
+
+    found = read(api)
+
+    assert found["textmill_api_requests_total", "(other)", "/api/v1/jobs", "405"] == 3
+
+
 def test_only_admins_see_all_tenants(serve: Serve, store: Store, connect: Connect) -> None:
     server = serve()
     (_, submit), (_, admin) = (store.keys.create("default", "test", [scope]) for scope in ("submit", "admin"))
