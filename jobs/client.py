@@ -17,7 +17,15 @@ from pydantic_core import PydanticSerializationError
 from jobs import tracing
 from jobs.corpus import ItemSource, Source
 from jobs.corpus.memory import Given
-from jobs.errors import InvalidParams, InvalidState, QueueUnavailable, StoreUnavailable, UnknownWebhook, UsageError
+from jobs.errors import (
+    InvalidParams,
+    InvalidState,
+    QueueUnavailable,
+    QuotaExceeded,
+    StoreUnavailable,
+    UnknownWebhook,
+    UsageError,
+)
 from jobs.estimating import Survey
 from jobs.fingerprints import Fingerprints
 from jobs.handle import JobHandle
@@ -358,12 +366,15 @@ class Client:
             _log.warning("no hint was sent, workers will find the job by themselves: %s", error)
 
     def _abandon(self, job: Job, spec: JobSpec, error: BaseException) -> None:
-        """Fail a job that nobody can load to its end. One with a key stays: the same call goes on with it."""
+        """Fail a job that nobody can load to its end. One with a key stays: the same call goes on with it. What a quota
+        had no room for is deleted, too: the same call begins anew when there is some."""
         resumable = spec.idempotency_key is not None and not isinstance(error, UsageError)
         if resumable or isinstance(error, StoreUnavailable):
             return
         try:
             self._store.jobs.fail(job.id, f"its items were not all submitted: {_why(error)}")
+            if isinstance(error, QuotaExceeded):
+                self._store.jobs.delete(job.id)
         except StoreUnavailable:
             _log.warning("%s could not be marked as failed; upkeep will do it", job.id)
 

@@ -5,8 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
+from jobs import intake
 from jobs.client import Client
 from jobs.errors import QuotaExceeded, UnknownModel
+from jobs.handle import JobHandle
 from jobs.queue import Queue
 from jobs.schemas import Tenant, Used
 from jobs.settings import Settings
@@ -68,6 +70,24 @@ def test_a_job_that_is_refused_is_not_there(store: Store) -> None:
     with pytest.raises(QuotaExceeded):
         store.jobs.create(spec(tenant="a"), request_hash=b"1", whole=[block(0, 6)])
     assert store.jobs.list(tenant="a") == []
+
+
+def test_a_long_input_that_a_quota_stops_in_the_middle_may_be_sent_again(
+    store: Store, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "APPEND_BLOCKS", 1)
+    store.tenants.put(Tenant(name="a", max_items=5000))
+    texts = [str(number) for number in range(10_000)]
+
+    def submit() -> JobHandle:
+        return client.submit("embed", texts, model="fake", tenant="a", idempotency_key="k")
+
+    for _ in range(2):
+        with pytest.raises(QuotaExceeded):
+            submit()
+    assert store.jobs.list(tenant="a") == []
+    store.tenants.remove("a")
+    assert submit().refresh().counts.total == 10_000
 
 
 def test_submits_at_once_do_not_pass_a_quota_together(store: Store) -> None:
