@@ -110,9 +110,9 @@ def open_index(store: "Store", job_id: str, room: Room = lambda needed: None) ->
     return Index(store.retries.latest_rows(job.id), first.counts.total, room)
 
 
-def with_items(store: "Store", job_id: str, hits: Sequence[Hit]) -> list[Found]:
-    """What was found in a job, with the items' texts."""
-    lines = store.jobs.lines_of(store.retries.chain(job_id)[0], [hit.seq for hit in hits])
+def with_items(store: "Store", job_id: str, hits: Sequence[Hit], most_bytes: int | None = None) -> list[Found]:
+    """What was found in a job, with the items' texts. Raises InvalidInput for items that are longer together."""
+    lines = store.jobs.lines_of(store.retries.chain(job_id)[0], [hit.seq for hit in hits], most_bytes)
     items = {seq: orjson.loads(line) for seq, line in lines.items()}
     return [Found(rank=rank, **hit._asdict(), item=items.get(hit.seq)) for rank, hit in enumerate(hits, 1)]
 

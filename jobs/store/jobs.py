@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, Select, func, select, update
 
-from jobs.errors import IdempotencyConflict, InvalidState
+from jobs.errors import IdempotencyConflict, InvalidInput, InvalidState
 from jobs.schemas import Job, JobSpec
 from jobs.states import FINAL, CanaryState, Control, JobState
 from jobs.store import canaries, encoding, ids, outbox, progress, rows, supervision, tenants
@@ -174,14 +174,16 @@ class Jobs:
                 yield from enumerate(encoding.parse_block(row.encoding, bytes(row.data)), row.seq_lo)
             after = found[-1].seq_lo
 
-    def lines_of(self, job_id: str, seqs: Sequence[int]) -> dict[int, bytes]:
-        """The JSON lines of a few items, by `seq`."""
+    def lines_of(self, job_id: str, seqs: Sequence[int], most_bytes: int | None = None) -> dict[int, bytes]:
+        """The JSON lines of a few items, by `seq`. Raises InvalidInput as soon as they are longer together."""
         job, found = ids.parse(job_id), dict[int, bytes]()
         for seq in seqs:
             block = None if seq in found else self._block_at(job, seq)
             if block is not None:
                 lines = dict(enumerate(encoding.parse_block(block.encoding, bytes(block.data)), block.seq_lo))
                 found |= {at: lines[at] for at in seqs if at in lines}
+                if most_bytes is not None and sum(map(len, found.values())) > most_bytes:
+                    raise InvalidInput(f"these items are longer than {most_bytes:,} bytes together; ask for fewer")
         return found
 
     def record(self, job_id: str, in_force: dict[str, Any]) -> None:

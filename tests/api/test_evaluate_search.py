@@ -289,6 +289,18 @@ def test_a_query_that_does_not_fit_is_refused(api: Api, work: Work, body: Any, c
     assert said in answer.json()["detail"]
 
 
+def test_an_answer_of_too_long_items_is_refused(api: Api, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "MOST_BYTES", 3000)
+    job = embedded(api, work, [f"{number} " + "x" * 1000 for number in range(5)])
+
+    few = api.post(f"/jobs/{job}/search", json={"like": "0", "top_k": 2})
+    many = api.post(f"/jobs/{job}/search", json={"like": "0", "top_k": 4})
+
+    assert few.status_code == 200, few.text
+    assert (many.status_code, many.json()["code"]) == (422, "invalid_input")
+    assert "longer than 3,000 bytes together; ask for fewer" in many.json()["detail"]
+
+
 def test_only_jobs_with_a_vector_for_each_text_are_searched(api: Api, work: Work) -> None:
     labels, tokens = judged(api, work), embedded(api, work, ["a"], params={"pooling": "none"})
 

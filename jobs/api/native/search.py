@@ -14,6 +14,8 @@ from jobs.schemas import CustomId, Found, Frozen, Job
 from jobs.search import Index, query_vector, submit_query, with_items
 
 MOST_FOUND = 1000
+MOST_BYTES = 64 * 2**20
+"""Of the items in one answer, which is in memory as a whole: one alone may have 16 MiB."""
 MOST_NUMBERS = 65_536
 """Of a vector; what a job of embed may have."""
 LONGEST_S = 60.0
@@ -84,4 +86,4 @@ def _nearest(service: Service, job: Job, index: Index, wanted: Query, vector: li
         hits = index.like(wanted.like, wanted.top_k)
     else:
         hits = index.nearest(vector or [], wanted.top_k)
-    return Nearest(data=with_items(service.store, job.id, hits), vectors=len(index))
+    return Nearest(data=with_items(service.store, job.id, hits, MOST_BYTES), vectors=len(index))
