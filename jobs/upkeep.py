@@ -72,6 +72,8 @@ class Upkeep:
         """Bytes that the cache has too many."""
         self._sweeping = False
         """Whether rows of deleted jobs may be left."""
+        self._pruning = False
+        """Whether deliveries that are too old may be left."""
         self._queue_down = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -131,7 +133,6 @@ class Upkeep:
             done["abandoned"] = self._store.jobs.abandon_stale(self._settings.loading_timeout_s)
             done["forgotten"] = self._store.workers.prune(FORGET_S)
             done["ended"] = self._end_idle_sessions()
-            done["deliveries"] = self._store.webhooks.prune(DELIVERIES_KEPT_S)
             done["old_runs"] = self._store.schedules.prune(RUNS_KEPT_S)
         self._rounds += 1
         done = {name: count for name, count in done.items() if count}
@@ -143,12 +144,15 @@ class Upkeep:
         """Delete what is too old, or was deleted by its owner: look for it now and then, take it away in pieces."""
         days, retention, deleted = self._settings.retention_days, self._store.retention, 0
         if self._rounds % SLOW_ROUNDS == 0:
-            deleted, self._sweeping = retention.mark(days * 86_400) if days is not None else 0, True
+            deleted = retention.mark(days * 86_400) if days is not None else 0
+            self._sweeping = self._pruning = True
         for _ in range(PIECES if self._sweeping else 0):
             self._sweeping = retention.sweep() > 0
             if not self._sweeping:
                 break
-        return {"deleted": deleted}
+        deliveries = self._store.webhooks.prune(DELIVERIES_KEPT_S) if self._pruning else 0
+        self._pruning = deliveries > 0
+        return {"deleted": deleted, "deliveries": deliveries}
 
     def _evict(self) -> int:
         """Bytes taken from the cache, where it has grown beyond what it may have: looked at now and then."""

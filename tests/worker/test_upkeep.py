@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from jobs import upkeep
 from jobs.queue import Queue
 from jobs.settings import Settings
 from jobs.states import JobState
-from jobs.store import Store
+from jobs.store import Store, webhooks
 from jobs.upkeep import Upkeep
 from tests.corpora import submit
 from tests.deployment import NOWHERE
@@ -48,6 +49,21 @@ def test_one_candidate_leads_and_another_takes_over_when_it_resigns(make: Make, 
     complete(store, held)
     assert second.round()["finished"] == 1
     assert {store.jobs.get(each.id).state for each in (job, other)} == {JobState.COMPLETED}
+
+
+def test_old_deliveries_are_forgotten_piece_by_piece_in_the_rounds_that_follow(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "DELIVERIES_KEPT_S", -1.0)
+    monkeypatch.setattr(webhooks, "PRUNED_AT_ONCE", 2)
+    hook, _ = store.webhooks.create("default", "https://example.com/")
+    store.webhooks.disable(hook.id, "by hand")
+    for _ in range(5):
+        store.webhooks.test(hook.id)
+
+    leader = make()
+
+    assert [leader.round().get("deliveries") for _ in range(4)] == [2, 2, 1, None]
 
 
 def test_hints_are_topped_up_to_what_is_ready_within_the_limit(make: Make, store: Store, valkey_url: str) -> None:
