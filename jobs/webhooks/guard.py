@@ -14,6 +14,8 @@ from jobs.errors import InvalidParams
 
 MOST_CHARS = 2048
 _NAT64 = ip_network("64:ff9b::/96")
+_UNICAST = ip_network("2000::/3")
+"""The only IPv6 addresses that are given to anybody in public; others may be private, or IPv4 in disguise."""
 
 Resolve = Callable[..., list[tuple[Any, ...]]]
 Address = IPv4Address | IPv6Address
@@ -69,7 +71,7 @@ class Guard:
         real = _embedded(address)
         if any(each.version == real.version and real in each for each in self._networks):
             return
-        if not real.is_global or real.is_multicast:
+        if not _is_public(real):
             raise Refused(f"{address} is not a public address; the setting webhook_networks lists others that may be")
         if scheme != "https":
             raise Refused("a public server is spoken to by https alone")
@@ -102,6 +104,12 @@ def _literal(host: str) -> Address | None:
         return IPv4Address(socket.inet_aton(host))  # 127.1, 0x7f000001, 2130706433
     except OSError:
         return None
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, IPv6Address) and address not in _UNICAST:
+        return False
+    return address.is_global and not address.is_multicast
 
 
 def _embedded(address: Address) -> Address:

@@ -70,8 +70,10 @@ class Post:
             connection.sock.settimeout(self._answer_s)
             response = connection.getresponse()
             status, again = response.status, response.getheader("Retry-After")
-        except (OSError, HTTPException, ValueError) as error:
+        except (OSError, ValueError) as error:
             return Answer(None, f"{type(error).__name__}: {error}"[:300])
+        except HTTPException as error:  # its text is the server's: who owns the webhook must not read what is there
+            return Answer(None, f"what it answered is no HTTP ({type(error).__name__})")
         finally:
             timer.cancel()
             connection.close()

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ LOCAL = ("127.0.0.0/8",)
         "https://[::ffff:a00:1]/",
         "https://[2002:7f00:1::]/",
         "https://[64:ff9b::7f00:1]/",
+        "https://[64:ff9b:1::a00:1]/",
+        "https://[::127.0.0.1]/",
+        "https://[::ffff:0:127.0.0.1]/",
+        "https://[fec0::1]/",
+        "https://[5f00::1]/",
     ],
 )
 def test_an_address_that_is_not_public_is_refused(url: str) -> None:
@@ -122,6 +128,20 @@ def test_a_server_that_drips_is_cut_off() -> None:
         answer = Post(Guard(LOCAL), answer_s=0.3)(f"http://127.0.0.1:{port}/", {}, b"{}")
     assert answer.status is None
     assert answer.error is not None
+
+
+def test_what_speaks_no_http_is_told_and_its_words_are_not() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-secret\0\r\n")
+                connection.recv(1000)
+
+        threading.Thread(target=greet, daemon=True).start()
+        answer = Post(Guard(LOCAL))(f"http://127.0.0.1:{listener.getsockname()[1]}/", {}, b"{}")
+    assert (answer.status, answer.error) == (None, "what it answered is no HTTP (BadStatusLine)")
 
 
 def test_a_certificate_has_to_be_for_the_host_and_from_somebody_trusted(receive: Any, tmp_path: Path) -> None:
