@@ -14,6 +14,7 @@ from jobs.states import DeliveryState
 from jobs.store import outbox
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
+from jobs.store.encoding import storable
 from jobs.store.tables import deliveries, webhooks
 
 SECRET_PREFIX = "whsec_"
@@ -45,7 +46,10 @@ class Due(NamedTuple):
 
 
 class Webhooks:
-    """The webhooks of all tenants; `tenant` None looks at all of them."""
+    """The webhooks of all tenants; `tenant` None looks at all of them.
+
+    A webhook is locked before its deliveries, always.
+    """
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -160,8 +164,8 @@ class Webhooks:
         well = update(webhooks).where(webhooks.c.id == webhook_id, webhooks.c.failures > 0)
 
         def work(connection: Any) -> None:
-            connection.execute(_held(due).values(**ended))
             connection.execute(well.values(failures=0, not_before=None))
+            connection.execute(_held(due).values(**ended))
 
         self._db.write(work)
 
@@ -174,8 +178,8 @@ class Webhooks:
         rest = {"failures": webhooks.c.failures + 1, "not_before": later(rest_s)}
 
         def work(connection: Any) -> None:
-            connection.execute(_held(due).values(**values, status=status, error=error[:1000]))
             connection.execute(update(webhooks).where(webhooks.c.id == webhook_id).values(**rest))
+            connection.execute(_held(due).values(**values, status=status, error=storable(error)[:1000]))
 
         self._db.write(work)
 

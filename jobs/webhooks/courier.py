@@ -37,6 +37,8 @@ class Courier:
     def __init__(self, store: "Store", post: Post) -> None:
         self._store, self._post = store, post
         self._busy: dict[str, threading.Thread] = {}
+        self._served = set[str]()
+        """Those that had a turn since all others had theirs."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
 
@@ -45,8 +47,7 @@ class Courier:
         self._stop.clear()
         with self._lock:
             busy = list(self._busy)
-        room = AT_ONCE - len(busy)
-        found = self._store.webhooks.due(room, busy) if room > 0 else []
+        found = self._next(AT_ONCE - len(busy), busy)
         for target in found:
             thread = threading.Thread(target=self._serve, args=(target,), name=f"webhook-{target.id}", daemon=True)
             with self._lock:
@@ -62,6 +63,18 @@ class Courier:
             threads = list(self._busy.values())
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
+
+    def _next(self, room: int, busy: list[str]) -> list[Target]:
+        """Webhooks that something is due for, in turns: a long line of one keeps none of another waiting."""
+        if room <= 0:
+            return []
+        due = self._store.webhooks.due
+        found = due(room, {*busy, *self._served})
+        if self._served and len(found) < room:
+            self._served.clear()
+            found += due(room - len(found), {*busy, *(target.id for target in found)})
+        self._served.update(target.id for target in found)
+        return found
 
     def _serve(self, target: Target) -> None:
         """Deliver what is due, until a try fails or the turn is over."""

@@ -1,15 +1,16 @@
 """Webhooks from end to end: events are written with what they tell of, sent until they are taken, and signed."""
 
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 import pytest
 from openai import OpenAI
-from sqlalchemy import update
+from sqlalchemy import select, update
 from standardwebhooks import Webhook as Verifier
 
 from jobs.client import Client
@@ -22,10 +23,12 @@ from jobs.store.clock import later
 from jobs.store.tables import deliveries, webhooks
 from jobs.store.webhooks import Webhooks
 from jobs.upkeep import Upkeep
+from jobs.webhooks import courier
 from jobs.webhooks.courier import AGAIN_S, Courier
 from jobs.webhooks.guard import Guard
-from jobs.webhooks.post import Post
+from jobs.webhooks.post import Answer, Post
 from tests.rows import claim, done
+from tests.rows import rows as rows_of
 from tests.webhooks.conftest import Receiver
 
 Receive = Callable[..., Receiver]
@@ -52,10 +55,10 @@ def end(client: Client, how: str = "cancel", **wanted: Any) -> str:
 
 def send(store: Store, *, rounds: int = 1, post: Post | None = None) -> None:
     """Rounds of a courier, each to its end."""
-    courier = Courier(store, post or Post(Guard(LOCAL)))
+    sender = Courier(store, post or Post(Guard(LOCAL)))
     for _ in range(rounds):
-        courier.round()
-        while courier._busy:
+        sender.round()
+        while sender._busy:
             time.sleep(0.005)
 
 
@@ -237,13 +240,35 @@ def test_one_that_hangs_keeps_no_other_waiting(store: Store, client: Client, hoo
         hooks.create("default", receiver.url)
         for _ in range(20):
             end(client)
-        courier = Courier(store, Post(Guard(LOCAL), answer_s=30))
-        courier.round()
+        sender = Courier(store, Post(Guard(LOCAL), answer_s=30))
+        sender.round()
         until = time.monotonic() + 20
         while len(receiver.heard) < 20 and time.monotonic() < until:
             time.sleep(0.01)
         assert len(receiver.heard) == 20
-        courier.stop(0)
+        sender.stop(0)
+
+
+def test_webhooks_that_wait_take_turns(
+    store: Store, client: Client, hooks: Webhooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "AT_ONCE", 1)
+    monkeypatch.setattr(courier, "TURN_S", 0.01)
+    heard: list[str] = []
+
+    class Slow(Post):
+        def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+            heard.append(url)
+            time.sleep(0.02)
+            return Answer(204, None)
+
+    urls = [f"https://{name}.example.com/" for name in "abc"]
+    for url in urls:
+        hooks.create("default", url)
+    end(client)
+    end(client)
+    send(store, rounds=6, post=Slow(Guard()))
+    assert sorted(heard[:3]) == sorted(heard[3:]) == urls
 
 
 def test_what_may_not_be_reached_is_a_failed_try(store: Store, client: Client, hooks: Webhooks) -> None:
@@ -252,6 +277,40 @@ def test_what_may_not_be_reached_is_a_failed_try(store: Store, client: Client, h
     send(store, post=Post(Guard()))
     error = hooks.deliveries(hook.id)[0].error
     assert error == "127.0.0.1 is not a public address; the setting webhook_networks lists others that may be"
+
+
+def test_why_it_was_not_taken_is_kept_whatever_the_text(store: Store, client: Client, hooks: Webhooks) -> None:
+    hook, _ = hooks.create("default", "https://example.com/")
+    end(client)
+    due = hooks.take(hook.id, 60)
+    assert due is not None
+    hooks.failed(hook.id, due, "odd: \0\ud800", status=None, again_s=5, rest_s=0)
+    assert hooks.deliveries(hook.id)[0].error == "odd: \ufffd?"
+    assert hooks.get(hook.id).failures == 1
+
+
+def test_a_try_that_ends_waits_for_its_webhook_before_it_holds_the_delivery(
+    store: Store, client: Client, hooks: Webhooks
+) -> None:
+    if store.dialect == "sqlite":
+        pytest.skip("one writer at a time")
+    hook, _ = hooks.create("default", "https://example.com/")
+    end(client)
+    due = hooks.take(hook.id, 60)
+    assert due is not None
+
+    def failed() -> None:
+        hooks.failed(hook.id, due, "late", status=None, again_s=5, rest_s=0)
+
+    trying = threading.Thread(target=failed)
+    with store._db.engine.begin() as connection:
+        connection.execute(update(webhooks).values(not_before=None))
+        trying.start()
+        while not rows_of(store, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'transactionid'"):
+            time.sleep(0.01)
+        connection.execute(select(deliveries).with_for_update(nowait=True))  # as `delete` and `redeliver` go on
+    trying.join()
+    assert hooks.deliveries(hook.id)[0].error == "late"
 
 
 def test_a_transaction_that_is_repeated_tells_nothing_twice(store: Store, client: Client, hooks: Webhooks) -> None:
