@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Row, delete, exists, or_, select, update
 
-from jobs.errors import UnknownWebhook
+from jobs.errors import InvalidParams, UnknownWebhook
 from jobs.schemas import EVENTS, Delivery, Webhook
 from jobs.states import DeliveryState
 from jobs.store import outbox
@@ -20,6 +20,8 @@ from jobs.store.tables import deliveries, webhooks
 SECRET_PREFIX = "whsec_"
 GONE = "its server answered 410 Gone"
 PRUNED_AT_ONCE = 1000
+MOST_OF_A_TENANT = 100
+"""An end of a job is written down for each of them, while others wait for theirs."""
 
 _SHOWN = [webhooks.c[name] for name in Webhook.model_fields]
 _DELIVERY = [deliveries.c[name] for name in Delivery.model_fields]
@@ -55,7 +57,12 @@ class Webhooks:
         self._db = database
 
     def create(self, tenant: str, url: str, events: Sequence[str] = EVENTS) -> tuple[Webhook, str]:
-        """The new webhook, and the secret that signs what is sent to it. The URL was checked before."""
+        """The new webhook, and the secret that signs what is sent to it. The URL was checked before.
+
+        Raises InvalidParams for one more than a tenant may have.
+        """
+        if len(self.list(tenant)) >= MOST_OF_A_TENANT:
+            raise InvalidParams(f"tenant {tenant!r} has {MOST_OF_A_TENANT} webhooks, and may have no more")
         secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
         values = {"id": f"wh_{secrets.token_hex(8)}", "tenant": tenant, "url": url, "secret": secret}
         made = self._db.insert(webhooks).values(**values, events=list(dict.fromkeys(events)), created_at=now())

@@ -139,6 +139,17 @@ def test_webhooks_hear_what_they_listen_to_and_jobs_that_name_them(
         end(client, webhook=stranger.id)
 
 
+def test_a_tenants_webhooks_have_an_end(hooks: Webhooks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.store.webhooks.MOST_OF_A_TENANT", 2)
+    first, _ = hooks.create("default", "https://example.com/")
+    hooks.create("default", "https://example.com/")
+    with pytest.raises(InvalidParams, match="tenant 'default' has 2 webhooks"):
+        hooks.create("default", "https://example.com/")
+    hooks.create("other", "https://example.com/")
+    hooks.delete(first.id)
+    hooks.create("default", "https://example.com/")
+
+
 def test_what_is_not_taken_is_sent_again_later_and_later_until_it_is(
     store: Store, client: Client, hooks: Webhooks, receive: Receive
 ) -> None:
