@@ -323,7 +323,7 @@ class Client:
             create = partial(self._store.jobs.create, spec, request_hash=digest, model_revision=revision, whole=whole)
             job, created = create()
             if unseen is not None and not created and job.state is JobState.LOADING:
-                self._discard(job)
+                self._store.jobs.discard(job.id)  # what it holds depends on what was seen then
                 job, created = create()
             loaded = None
             if job.state is JobState.LOADING:
@@ -350,11 +350,6 @@ class Client:
             self._abandon(job, spec, error)
             raise
 
-    def _discard(self, job: Job) -> None:
-        """Make way for an incremental job that was left half loaded: what it holds depends on what was seen then."""
-        self._store.jobs.fail(job.id, "its submit was repeated before it had all its items")
-        self._store.jobs.delete(job.id)
-
     def _hint(self, queue: str) -> None:
         """Tell a worker that there is work. Without it the work only starts a few seconds later."""
         if time.monotonic() < self._no_hint_until:
@@ -366,15 +361,17 @@ class Client:
             _log.warning("no hint was sent, workers will find the job by themselves: %s", error)
 
     def _abandon(self, job: Job, spec: JobSpec, error: BaseException) -> None:
-        """Fail a job that nobody can load to its end. One with a key stays: the same call goes on with it. What a quota
-        had no room for is deleted, too: the same call begins anew when there is some."""
-        resumable = spec.idempotency_key is not None and not isinstance(error, UsageError)
-        if resumable or isinstance(error, StoreUnavailable):
+        """Settle a job that is not loaded to its end: it fails. With a key it stays as it is, as the same call goes on
+        with it; but when it was refused it is taken back, or the same call would be given what failed. So is what a
+        quota had no room for."""
+        if isinstance(error, StoreUnavailable):
             return
+        keyed, refused = spec.idempotency_key is not None, isinstance(error, UsageError)
         try:
-            self._store.jobs.fail(job.id, f"its items were not all submitted: {_why(error)}")
-            if isinstance(error, QuotaExceeded):
-                self._store.jobs.delete(job.id)
+            if isinstance(error, QuotaExceeded) or (keyed and refused):
+                self._store.jobs.discard(job.id)
+            elif not keyed:
+                self._store.jobs.fail(job.id, f"its items were not all submitted: {_why(error)}")
         except StoreUnavailable:
             _log.warning("%s could not be marked as failed; upkeep will do it", job.id)
 

@@ -20,6 +20,8 @@ def _once_each(names: tuple[str, ...]) -> tuple[str, ...]:
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 """A task's, a model's or a field's."""
 MOST_LABELS, MOST_KEPT = 64, 64
+MOST_NAME = 128
+"""Characters of a tenant's or a schedule's name."""
 
 
 QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -60,7 +62,7 @@ class JobSpec(Frozen):
     model: Name
     params: dict[str, Any] = Field(default_factory=dict)
     queue: QueueName = "default"
-    tenant: str = Field(default="default", min_length=1, max_length=128)
+    tenant: str = Field(default="default", min_length=1, max_length=MOST_NAME)
     priority: int = Field(default=0, ge=-100, le=100)
     """Higher is claimed first."""
     weight: float = Field(default=1.0, gt=0, le=1000)
@@ -363,7 +365,7 @@ class ScheduleRun(Frozen):
 class Tenant(Frozen):
     """What a tenant may do. Null: without a limit of its own."""
 
-    name: str = Field(min_length=1, max_length=128)
+    name: str = Field(min_length=1, max_length=MOST_NAME)
     weight: float = Field(default=1.0, gt=0, le=1000)
     """A tenant of weight 3 gets three times the work of one of weight 1 beside it."""
     max_items: int | None = Field(default=None, ge=0, le=2**62)

@@ -73,7 +73,7 @@ class Upkeep:
         self._sweeping = False
         """Whether rows of deleted jobs may be left."""
         self._pruning = False
-        """Whether deliveries that are too old may be left."""
+        """Whether deliveries or runs that are too old may be left."""
         self._queue_down = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -133,7 +133,6 @@ class Upkeep:
             done["abandoned"] = self._store.jobs.abandon_stale(self._settings.loading_timeout_s)
             done["forgotten"] = self._store.workers.prune(FORGET_S)
             done["ended"] = self._end_idle_sessions()
-            done["old_runs"] = self._store.schedules.prune(RUNS_KEPT_S)
         self._rounds += 1
         done = {name: count for name, count in done.items() if count}
         if done.keys() - {"hints", "forecast", "webhooks"}:
@@ -150,9 +149,12 @@ class Upkeep:
             self._sweeping = retention.sweep() > 0
             if not self._sweeping:
                 break
-        deliveries = self._store.webhooks.prune(DELIVERIES_KEPT_S) if self._pruning else 0
-        self._pruning = deliveries > 0
-        return {"deleted": deleted, "deliveries": deliveries}
+        if not self._pruning:
+            return {"deleted": deleted}
+        deliveries = self._store.webhooks.prune(DELIVERIES_KEPT_S)
+        old_runs = self._store.schedules.prune(RUNS_KEPT_S)
+        self._pruning = deliveries + old_runs > 0
+        return {"deleted": deleted, "deliveries": deliveries, "old_runs": old_runs}
 
     def _evict(self) -> int:
         """Bytes taken from the cache, where it has grown beyond what it may have: looked at now and then."""

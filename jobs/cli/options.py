@@ -104,3 +104,19 @@ _TASK_OVER_INPUTS = (
         help="What to do about lines that cannot be items.",
     ),
 )
+
+
+def placed(function: Function) -> Function:
+    """Where and how soon a job is worked on, and who is told."""
+    for each in reversed(_PLACED):
+        function = each(function)
+    return function
+
+
+_PLACED = (
+    click.option("--queue", metavar="QUEUE", default="default", help="Which workers' queue."),
+    priority("Higher goes first."),
+    click.option("--weight", metavar="N", type=float, default=1.0, help="Share of the work beside other jobs."),
+    click.option("--label", metavar="K=V", multiple=True, help="May be repeated."),
+    click.option("--webhook", metavar="ID", help="Tell it how the job ended (`textmill webhooks add`)."),
+)

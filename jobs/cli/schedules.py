@@ -48,11 +48,7 @@ def schedule() -> None:
 @click.option("--until", type=moment, metavar="TIME", help="Nothing is due after this time (UTC).")
 @options.model("A name from `textmill models list`.")
 @options.task_over_inputs
-@click.option("--queue", metavar="QUEUE", default="default", help="Which workers' queue.")
-@options.priority("Higher goes first.")
-@click.option("--weight", metavar="N", type=float, default=1.0, help="Share of the work beside other jobs.")
-@click.option("--label", metavar="K=V", multiple=True, help="May be repeated.")
-@click.option("--webhook", metavar="ID", help="Tell it how each job ended.")
+@options.placed
 @tenant_option
 def add(
     name: str,

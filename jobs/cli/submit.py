@@ -21,13 +21,9 @@ if TYPE_CHECKING:
 @options.model("A name from `textmill models list`.")
 @options.task_over_inputs
 @options.incremental
-@click.option("--queue", metavar="QUEUE", default="default", help="Which workers' queue.")
-@options.priority("Higher goes first.")
-@click.option("--weight", metavar="N", type=float, default=1.0, help="Share of the work beside other jobs.")
-@click.option("--label", metavar="K=V", multiple=True, help="May be repeated.")
+@options.placed
 @click.option("--key", metavar="KEY", help="Idempotency key: the same key never makes a second job.")
 @click.option("--deadline", metavar="TIME", type=moment, help="The job expires then (UTC).")
-@click.option("--webhook", metavar="ID", help="Tell it how the job ended (`textmill webhooks add`).")
 @options.before_paying
 @options.as_json()
 def submit(

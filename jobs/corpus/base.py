@@ -87,6 +87,13 @@ class Source(Protocol):
         ...
 
 
+def check_columns(name: str, columns: Sequence[str], fields: Fields) -> None:
+    """Raise InvalidInput unless an input's columns have every field that is asked for."""
+    for wanted in (fields.text or fields.main, fields.id):
+        if wanted is not None and wanted not in columns:
+            raise InvalidInput(f"{name}: no column {wanted!r}; its columns are: {', '.join(columns)}")
+
+
 def refuse_fields(place: Place, fields: Fields, what: str) -> None:
     """Raise InvalidInput when the caller names fields of an input that has none."""
     if fields.mapped:

@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from jobs.corpus.base import Fields, Format, Line, Place
+from jobs.corpus.base import Fields, Format, Line, Place, check_columns
 from jobs.corpus.jsonl import rename
 from jobs.corpus.lines import not_utf8, read_lines
 from jobs.errors import InvalidInput, Problem
@@ -144,9 +144,7 @@ def _header(feed: _Feed, name: str, fields: Fields) -> list[str]:
     doubled = sorted({column for column in columns if columns.count(column) > 1})
     if doubled:
         raise InvalidInput(f"{name}: column {doubled[0]!r} is there twice")
-    for wanted in (fields.text or fields.main, fields.id):
-        if wanted is not None and wanted not in columns:
-            raise InvalidInput(f"{name}: no column {wanted!r}; its columns are: {', '.join(columns)}")
+    check_columns(name, columns, fields)
     return columns
 
 

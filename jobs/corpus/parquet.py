@@ -7,7 +7,8 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from jobs.corpus.base import Fields, Format, Line, Place
+from jobs.corpus.base import Fields, Format, Line, Place, check_columns
+from jobs.corpus.csv import LEADING, TRAILING
 from jobs.corpus.jsonl import rename
 from jobs.errors import InvalidInput, NotInstalled, OutputError, Problem
 
@@ -15,8 +16,6 @@ ROWS_AT_ONCE = 4096
 """Rows that are in memory while reading; of a row group at least its columns' pages are, too."""
 GROUP_ROWS = 10_000
 """Rows of one row group that is written; the first group decides the columns' types."""
-LEADING = ("custom_id", "status")
-TRAILING = ("error_code", "error")
 
 
 def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Line]:
@@ -25,7 +24,7 @@ def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Line]:
     with place.open() as stream:
         try:
             file = parquet.ParquetFile(stream)
-            _check_columns(place.name, file.schema_arrow.names, fields)
+            check_columns(place.name, file.schema_arrow.names, fields)
             number = 0
             for batch in file.iter_batches(ROWS_AT_ONCE):
                 for number, row in enumerate(batch.to_pylist(), number + 1):  # noqa: B020 - it goes on from there
@@ -100,12 +99,6 @@ def _column(pyarrow: Any, values: list[Any]) -> Any:
 
 
 FORMAT = Format("parquet", (".parquet",), read, ParquetWriter)
-
-
-def _check_columns(name: str, columns: list[str], fields: Fields) -> None:
-    for wanted in (fields.text or fields.main, fields.id):
-        if wanted is not None and wanted not in columns:
-            raise InvalidInput(f"{name}: no column {wanted!r}; its columns are: {', '.join(columns)}")
 
 
 def _item(number: int, row: dict[str, Any], fields: Fields, max_bytes: int) -> bytes | Problem:

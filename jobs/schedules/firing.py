@@ -17,6 +17,7 @@ from jobs.errors import (
     UsageError,
 )
 from jobs.schedules import times
+from jobs.schemas import Job
 from jobs.states import JobState, RunState
 from jobs.store.schedules import Firing
 from jobs.tasks import find
@@ -125,9 +126,10 @@ class Scheduler:
     def _fire(self, firing: Firing) -> None:
         """Make the run's job, unless a policy or the inputs say otherwise. Raises UsageError, StoreUnavailable."""
         key = f"{firing.schedule.id}:{firing.due_at.isoformat()}"
-        made = self._store.schedules.job_of(firing.schedule.tenant, key)
-        if made is not None and made[1] is not JobState.LOADING:  # by a process that died before it could say so
-            self._submitted(firing, made[0], None)
+        job_id = self._store.jobs.keyed(firing.schedule.tenant, key)
+        made = None if job_id is None else self._store.jobs.get(job_id)
+        if made is not None and made.state is not JobState.LOADING:  # by a process that died before it could say so
+            self._submitted(firing, made, None)
             return
         if made is None and not self._is_its_turn(firing):
             return
@@ -162,12 +164,12 @@ class Scheduler:
         self._store.schedules.wait(firing.run_id, QUEUED_S)
         return False
 
-    def _submit(self, firing: Firing, source: "Source", key: str, made: tuple[str, JobState] | None) -> str:
-        """The job's id. One that a process left half loaded is gone on with, unless the inputs have changed since."""
+    def _submit(self, firing: Firing, source: "Source", key: str, made: Job | None) -> Job:
+        """The job. One that a process left half loaded is gone on with, unless the inputs have changed since."""
         spec = firing.schedule.spec
         deadline = None if spec.deadline_s is None else firing.due_at + timedelta(seconds=spec.deadline_s)
 
-        def submit(key: str) -> str:
+        def submit() -> Job:
             handle = self._client.submit(
                 spec.task,
                 source,
@@ -186,21 +188,20 @@ class Scheduler:
                 schedule_run=firing.run_id,
                 incremental=firing.schedule.id if spec.incremental else None,
             )
-            return handle.id
+            return handle.job
 
         try:
-            return submit(key)
+            return submit()
         except IdempotencyConflict:
             if made is None:
                 raise
-            self._store.jobs.cancel(made[0])
-            return submit(f"{key}:{made[0]}")
+            self._store.jobs.discard(made.id)
+            return submit()
 
-    def _submitted(self, firing: Firing, job_id: str, seen: str | None) -> None:
-        job = self._store.jobs.get(job_id)
-        self._store.schedules.submitted(firing, job_id, job.counts.total, seen)
+    def _submitted(self, firing: Firing, job: Job, seen: str | None) -> None:
+        self._store.schedules.submitted(firing, job.id, job.counts.total, seen)
         told = "schedule %s, due %s: %s with %d items"
-        log.info(told, firing.schedule.name, firing.due_at.isoformat(), job_id, job.counts.total, extra={"job": job_id})
+        log.info(told, firing.schedule.name, firing.due_at.isoformat(), job.id, job.counts.total, extra={"job": job.id})
 
 
 def _looks(firing: Firing) -> bool:

@@ -5,14 +5,12 @@ from typing import TYPE_CHECKING
 
 from jobs.errors import InvalidParams
 from jobs.schedules import times
-from jobs.schemas import Schedule, ScheduleSpec
+from jobs.schemas import MOST_NAME, Schedule, ScheduleSpec
 from jobs.tasks import resolve
 
 if TYPE_CHECKING:
     from jobs.client import Client
     from jobs.store import Store
-
-MOST_NAME = 128
 
 
 def add(store: "Store", client: "Client", name: str, spec: ScheduleSpec, *, tenant: str = "default") -> Schedule:

@@ -267,6 +267,19 @@ class Jobs:
 
         return self._db.write(work)
 
+    def discard(self, job_id: str) -> None:
+        """Take back a job that is loading, as if it had never been: its key is free, and nobody is told. Any other job
+        stays as it is."""
+
+        wanted = select(jobs).where(jobs.c.id == ids.parse(job_id), jobs.c.state == JobState.LOADING)
+
+        def work(connection: Connection) -> None:
+            job = connection.execute(wanted.with_for_update()).one_or_none()
+            if job is not None:
+                rows.end(connection, job, JobState.FAILED, expires_at=now(), idempotency_key=None)
+
+        self._db.write(work)
+
     def finish(self, job_id: str) -> Finished | None:
         """The job if this call completed it: it is sealed, and none of its chunks is live.
 

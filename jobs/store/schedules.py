@@ -185,12 +185,6 @@ class Schedules:
 
         return self._db.read(work)
 
-    def job_of(self, tenant: str, key: str) -> tuple[str, JobState] | None:
-        """The job that was made with this idempotency key, and its state."""
-        wanted = select(jobs.c.id, jobs.c.state).where(jobs.c.tenant == tenant, jobs.c.idempotency_key == key)
-        row = self._db.read(lambda connection: connection.execute(wanted).one_or_none())
-        return None if row is None else (ids.public(row.id), JobState(row.state))
-
     def wait(self, run_id: int, seconds: float) -> None:
         """The run is looked at again later."""
         again = update(schedule_runs).where(schedule_runs.c.id == run_id, _FIRING).values(not_before=later(seconds))

@@ -7,12 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, select, text
 
 from jobs.errors import InvalidParams, QuotaExceeded
-from jobs.schemas import Tenant, Used
+from jobs.schemas import MOST_NAME, Tenant, Used
 from jobs.store.dialect import Database
 from jobs.store.tables import tenants
 from jobs.store.values import NewBlock
-
-MOST_NAME = 128
 
 _USED = text(
     """
@@ -68,10 +66,11 @@ def admit(connection: Connection, name: str, new: Sequence[NewBlock]) -> None:
 
     Submits of one tenant that has quotas wait for each other here, so that two together are not let in where one is.
     """
-    row = _row(connection, name)
-    if row is None or (row.max_items is None and row.max_tokens is None):
+    limited = tenants.c.max_items.is_not(None) | tenants.c.max_tokens.is_not(None)
+    wanted = select(tenants).where(tenants.c.name == name, limited)
+    row = connection.execute(wanted.with_for_update()).one_or_none()
+    if row is None:
         return
-    connection.execute(select(tenants.c.name).where(tenants.c.name == name).with_for_update())
     used = _used(connection, name)
     for what, most, now, more in (
         ("items", row.max_items, used.items, sum(block.n_items for block in new)),

@@ -232,6 +232,17 @@ def test_a_refusal_far_into_the_input_fails_the_job_and_runs_nothing(client: Cli
     assert claimed(client) == []
 
 
+def test_a_refusal_far_into_the_input_leaves_its_key_free(client: Client) -> None:
+    items = [*(f"text {n}" for n in range(5_000)), 7]
+
+    for _ in range(2):
+        with pytest.raises(InvalidItems, match="line 5001"):
+            client.submit("classify", items, model="fake", idempotency_key="k")  # type: ignore[arg-type]
+
+    assert client.list() == []
+    assert client.submit("classify", items[:-1], model="fake", idempotency_key="k").job.counts.total == 5_000
+
+
 def test_invalid_items_may_be_skipped_and_are_reported(client: Client) -> None:
     handle = client.submit("classify", ["a", 7, Item(), "b"], model="fake", on_invalid="skip")  # type: ignore[list-item]
 

@@ -381,3 +381,25 @@ def test_the_tables_refuse_a_running_chunk_without_a_lease(store: Store) -> None
     with pytest.raises(InvalidState, match="refused a row"):
         store._db.write(lambda connection: connection.exec_driver_sql("UPDATE chunks SET state = 'running'"))
     assert {row.state for row in rows(store, "SELECT state FROM chunks")} == {"pending"}
+
+
+def test_a_loading_job_is_taken_back_as_if_it_had_never_been(store: Store) -> None:
+    hook, _ = store.webhooks.create("default", "https://example.com/")
+    job = loading_job(store, idempotency_key="k")
+    store.jobs.append(job.id, [block(0, 5)])
+
+    for _ in range(2):
+        store.jobs.discard(job.id)
+
+    with pytest.raises(UnknownJob):
+        store.jobs.get(job.id)
+    assert loading_job(store, idempotency_key="k").id != job.id
+    assert store.webhooks.deliveries(hook.id) == []
+
+
+def test_a_job_that_has_its_items_is_not_taken_back(store: Store) -> None:
+    job = queued_job(store)
+
+    store.jobs.discard(job.id)
+
+    assert store.jobs.get(job.id).state is JobState.QUEUED

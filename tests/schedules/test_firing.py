@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import update
 
 from jobs.client import Client
-from jobs.errors import InvalidParams, ModelMismatch, UnknownModel, UnknownSchedule
+from jobs.errors import InvalidParams, ModelMismatch, UnknownJob, UnknownModel, UnknownSchedule
 from jobs.queue import Queue
 from jobs.schedules import making
 from jobs.schedules.firing import Scheduler
@@ -159,7 +159,8 @@ def test_a_job_that_was_left_half_loaded_is_replaced_when_its_inputs_have_change
     half = update(jobs).values(state="loading", sealed_at=None)
     store._db.write(lambda connection: connection.execute(half))
     fire()
-    assert store.jobs.get(job.id).state is JobState.CANCELLED
+    with pytest.raises(UnknownJob):
+        store.jobs.get(job.id)
     (run,) = store.schedules.runs(schedule.id)
     assert run.job_id not in (None, job.id)
     assert store.jobs.get(run.job_id or "").counts.total == 3

@@ -300,11 +300,10 @@ def test_why_it_was_not_taken_is_kept_whatever_the_text(store: Store, client: Cl
     assert hooks.get(hook.id).failures == 1
 
 
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)  # SQLite has one writer at a time
 def test_a_try_that_ends_waits_for_its_webhook_before_it_holds_the_delivery(
     store: Store, client: Client, hooks: Webhooks
 ) -> None:
-    if store.dialect == "sqlite":
-        pytest.skip("one writer at a time")
     hook, _ = hooks.create("default", "https://example.com/")
     end(client)
     due = hooks.take(hook.id, 60)
