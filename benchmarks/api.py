@@ -36,6 +36,7 @@ _COPIES = (
     f"""
     INSERT INTO jobs (id, retry_of, {_COPIED}, n_chunks, created_at, sealed_at)
     SELECT gen_random_uuid(), id, {_COPIED}, n_chunks, created_at, sealed_at FROM jobs, generate_series(1, :times)
+    WHERE model LIKE 'model-%'
     """,
     """
     INSERT INTO blocks (job_id, seq_lo, n_items, encoding, sha256, data, created_at)
@@ -48,7 +49,7 @@ _COPIES = (
     FROM jobs JOIN chunks c ON c.job_id = jobs.retry_of JOIN blocks ON blocks.job_id = jobs.id WHERE :times > 0
     """,
 )
-"""Of each job that there is, so many more."""
+"""Of each job that `create` made, so many more."""
 START_S = 60.0
 
 
