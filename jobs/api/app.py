@@ -26,6 +26,7 @@ STREAMED = (
     f"{native.PREFIX}/uploads/[^/]+",
     f"{openai.PREFIX}/files",
     f"{openai.PREFIX}/uploads/[^/]+/parts",
+    "/jobs/new",
 )
 """Paths whose bodies may be as large as a job's items."""
 

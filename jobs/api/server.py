@@ -4,11 +4,13 @@ import errno
 import logging
 import socket
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jobs.errors import InvalidSettings, TextmillError
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from uvicorn import Server
 
     from jobs.queue import Queue
@@ -29,8 +31,17 @@ class ApiNotInstalled(TextmillError):
 class ApiServer:
     """The API on a port that is bound at once, so that a port that is taken is told before anything starts."""
 
-    def __init__(self, settings: "Settings", store: "Store", queue: "Queue") -> None:
-        """Raises ApiNotInstalled, and InvalidSettings for an address that cannot, or must not, be listened on."""
+    def __init__(
+        self,
+        settings: "Settings",
+        store: "Store",
+        queue: "Queue",
+        beside: "Callable[[FastAPI], None]" = lambda app: None,
+    ) -> None:
+        """`beside`: adds to the application what is served beside the API.
+
+        Raises ApiNotInstalled, and InvalidSettings for an address that cannot, or must not, be listened on.
+        """
         try:
             import uvicorn
 
@@ -46,6 +57,7 @@ class ApiServer:
             )
         self._socket = _bound(settings)
         app = create_app(settings, store, queue, open_to_all=loopback)
+        beside(app)
         config = uvicorn.Config(
             app,
             log_config=None,

@@ -3,6 +3,7 @@
 import click
 
 from jobs import tracing
+from jobs.cli.serving import server
 from jobs.cli.session import registry, store
 
 
@@ -10,9 +11,8 @@ from jobs.cli.session import registry, store
 @click.option("--host", metavar="ADDRESS", help="Where to listen [setting api_host: 127.0.0.1].")
 @click.option("--port", metavar="N", type=click.IntRange(0, 65535), help="0: any free port [setting api_port: 8460].")
 def api(host: str | None, port: int | None) -> None:
-    """Serve the HTTP API in the foreground, until SIGTERM or Ctrl-C. On loopback without keys as long as there is
-    none; elsewhere only with keys: `textmill keys create NAME`."""
-    from jobs.api.server import ApiServer
+    """Serve the HTTP API and the dashboard in the foreground, until SIGTERM or Ctrl-C. On loopback without keys as
+    long as there is none; elsewhere only with keys: `textmill keys create NAME`."""
     from jobs.api.spool import spool_all_in
     from jobs.logs import log_to_stderr
     from jobs.queue import Queue
@@ -28,8 +28,10 @@ def api(host: str | None, port: int | None) -> None:
         spool_all_in(settings.home)
         queue = Queue(settings)
         try:
-            server = ApiServer(settings, opened, queue)
-            click.echo(f"textmill: the API is at {server.url}/api/v1; Ctrl-C ends it", err=True)
-            server.run()
+            served = server(settings, opened, queue)
+            click.echo(
+                f"textmill: the dashboard is at {served.url}, the API at {served.url}/api/v1; Ctrl-C ends it", err=True
+            )
+            served.run()
         finally:
             queue.close()

@@ -13,9 +13,9 @@ import click
 
 from jobs.cli.session import store
 from jobs.cli.table import facts
-from jobs.cli.urls import hide
 from jobs.cli.workers import census
 from jobs.errors import TextmillError
+from jobs.urls import hide
 
 if TYPE_CHECKING:
     from jobs.settings import Settings

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from jobs import tracing
+from jobs.cli.serving import server
 from jobs.cli.session import registry, store
 from jobs.cli.table import facts
-from jobs.cli.urls import hide
 from jobs.errors import HomeBusy
+from jobs.urls import hide
 
 if TYPE_CHECKING:
     from jobs.api.server import ApiServer
@@ -25,7 +26,8 @@ CHECK_S = 0.5
 @click.command()
 @click.option("--port", metavar="N", type=click.IntRange(1, 65535), help="Port of the embedded broker [any free one].")
 def up(port: int | None) -> None:
-    """Run everything in the foreground. Broker, database, worker, upkeep and HTTP API, until Ctrl-C; jobs are kept."""
+    """Run everything in the foreground. Broker, database, worker, upkeep, HTTP API and dashboard, until Ctrl-C; jobs
+    are kept."""
     from jobs.local.embedded import Room, mill
     from jobs.settings import load_settings
 
@@ -35,33 +37,33 @@ def up(port: int | None) -> None:
         registry(opened, settings)
         tracing.start("up")
         machine = mill(settings, opened, role="up", say=_say, port=port)
-        server = _api(settings, opened)
+        served = _api(settings, opened)
         for sign in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sign, lambda *_: stop.set())
         _start(machine, settings)
         try:
-            if server is not None:
-                server.start()
-            click.echo(_greeting(settings, machine, server.url if server is not None else None), err=True)
+            if served is not None:
+                served.start()
+            click.echo(_greeting(settings, machine, served.url if served is not None else None), err=True)
             _wait(machine, stop, Room(settings.home))
         finally:
-            if server is not None:
-                server.stop()
+            if served is not None:
+                served.stop()
             _stop(machine, settings)
 
 
 def _api(settings: "Settings", opened: "Store") -> "ApiServer | None":
-    """The HTTP API, where it is installed."""
-    from jobs.api.server import ApiNotInstalled, ApiServer
+    """The HTTP API and the dashboard, where they are installed."""
+    from jobs.api.server import ApiNotInstalled
     from jobs.api.spool import spool_all_in
     from jobs.queue import Queue
 
     try:
-        server = ApiServer(settings, opened, Queue(settings))
+        served = server(settings, opened, Queue(settings))
     except ApiNotInstalled:
         return None
     spool_all_in(settings.home)
-    return server
+    return served
 
 
 def _start(machine: "Mill", settings: "Settings") -> None:
@@ -98,6 +100,7 @@ def _greeting(settings: "Settings", machine: "Mill", api: str | None) -> str:
                 "  worker",
                 f"process {machine.worker_pid}, device {settings.device}, queues {', '.join(settings.queues)}",
             ),
+            ("  dashboard", api or "not installed (pip install 'textmill[api]')"),
             ("  HTTP API", f"{api}/api/v1" if api else "not installed (pip install 'textmill[api]')"),
             ("  logs", settings.home / "logs"),
         ]

@@ -8,10 +8,13 @@ from jobs.store.cache import Cache
 from jobs.store.chunks import Chunks
 from jobs.store.dialect import Database
 from jobs.store.files import Files
+from jobs.store.insight import Insight
 from jobs.store.jobs import Jobs
 from jobs.store.keys import Keys
 from jobs.store.leaders import Leaders
+from jobs.store.listing import Listing
 from jobs.store.models import Models
+from jobs.store.overview import Overview
 from jobs.store.results import Results
 from jobs.store.retention import Retention
 from jobs.store.retries import Retries
@@ -39,8 +42,11 @@ class Store:
     def __init__(self, database: Database, *, lease_s: float) -> None:
         self._db = database
         self.jobs = Jobs(database)
+        self.listing = Listing(database)
+        self.overview = Overview(database)
         self.chunks = Chunks(database, lease_s=lease_s)
         self.results = Results(database)
+        self.insight = Insight(database, self.jobs, self.results)
         self.supervision = Supervision(database)
         self.retention = Retention(database)
         self.retries = Retries(database, self.jobs, self.results)

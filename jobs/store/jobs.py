@@ -11,9 +11,10 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 from jobs.errors import IdempotencyConflict, InvalidInput, InvalidState
 from jobs.schemas import Job, JobSpec
 from jobs.states import FINAL, CanaryState, Control, JobState
-from jobs.store import canaries, encoding, ids, outbox, progress, rows, supervision, tenants
+from jobs.store import canaries, encoding, ids, listing, outbox, progress, rows, supervision, tenants
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
+from jobs.store.listing import JobFilter
 from jobs.store.retention import NOT_GONE, check_there
 from jobs.store.tables import blocks, chunks, jobs
 from jobs.store.values import Finished, NewBlock, Pick, Pulse
@@ -145,17 +146,10 @@ class Jobs:
         before: str | None = None,
     ) -> list[Job]:
         """Jobs, newest first; `before` is the id of the last job of the page before. `labels`: those of all of them."""
-        wanted = select(jobs).where(NOT_GONE).order_by(jobs.c.id.desc()).limit(limit)
+        asked = JobFilter(task=task, model=model, labels=labels)
+        wanted = listing.matching(tenant, asked, select(jobs)).order_by(jobs.c.id.desc()).limit(limit)
         if states is not None:
             wanted = wanted.where(jobs.c.state.in_([str(state) for state in states]))
-        if tenant is not None:
-            wanted = wanted.where(jobs.c.tenant == tenant)
-        if task is not None:
-            wanted = wanted.where(jobs.c.task == task)
-        if model is not None:
-            wanted = wanted.where(jobs.c.model == model)
-        for name, value in labels.items():
-            wanted = wanted.where(jobs.c.labels[name].as_string() == value)
         if before is not None:
             wanted = wanted.where(jobs.c.id < ids.parse(before))
         return self._db.read(lambda connection: progress.read(connection, connection.execute(wanted).all()))

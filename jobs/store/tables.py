@@ -135,6 +135,7 @@ Index("ix_jobs_supervised", jobs.c.id, postgresql_where=SUPERVISED, sqlite_where
 Index("ix_jobs_state", jobs.c.state, jobs.c.id)
 Index("ix_jobs_tenant", jobs.c.tenant, jobs.c.id)
 Index("ix_jobs_retry_of", jobs.c.retry_of)
+Index("ix_jobs_counts", jobs.c.tenant, jobs.c.state, jobs.c.control, jobs.c.expires_at)
 _GONE = text("expires_at IS NOT NULL")
 Index("ix_jobs_gone", jobs.c.expires_at, postgresql_where=_GONE, sqlite_where=_GONE)
 
@@ -220,6 +221,8 @@ Index(
 )
 Index("ix_chunks_running", chunks.c.id, postgresql_where=_RUNNING, sqlite_where=_RUNNING)
 Index("ix_chunks_job", chunks.c.job_id, chunks.c.seq_lo)
+_FINISHED = text("finished_at IS NOT NULL")
+Index("ix_chunks_finished", chunks.c.finished_at, postgresql_where=_FINISHED, sqlite_where=_FINISHED)
 
 results = Table(
     # No foreign key: checking it for every row halves the rate of COPY; `chunks` holds the job.

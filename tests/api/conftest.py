@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from jobs.api.server import ApiServer
+from jobs.cli.serving import server
 from jobs.queue import Queue
 from jobs.settings import Settings
 from jobs.store import Store
@@ -27,14 +28,14 @@ def serve(store: Store, settings: Callable[..., Settings]) -> Iterator[Serve]:
     def start(**overrides: Any) -> ApiServer:
         made = settings(**{"api_port": 0, "redis_url": "redis://127.0.0.1:1/0", **overrides})
         queue = Queue(made)
-        server = ApiServer(made, store, queue)
-        server.start()
-        started.append((server, queue))
-        return server
+        served = server(made, store, queue)
+        served.start()
+        started.append((served, queue))
+        return served
 
     yield start
-    for server, queue in started:
-        server.stop()
+    for served, queue in started:
+        served.stop()
         queue.close()
 
 

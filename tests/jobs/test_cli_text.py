@@ -14,10 +14,10 @@ from jobs.cli.progress import duration, figures, waiting
 from jobs.cli.reporters import JsonLines, PlainLines, reporter
 from jobs.cli.summary import interrupted, summary
 from jobs.cli.table import facts, table
-from jobs.cli.urls import hide
 from jobs.errors import UsageError
 from jobs.schemas import Canary, Counts, Rate, TimeEstimate
 from jobs.states import CanaryState, Control, JobState
+from jobs.urls import hide
 from tests.rows import failed, ok, running_job
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)

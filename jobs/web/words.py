@@ -1,0 +1,82 @@
+"""Numbers and times that read well, as filters of templates."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from markupsafe import Markup
+
+SIZES = ("bytes", "kB", "MB", "GB", "TB")
+STEPS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+
+
+def count(number: float, noun: str = "") -> str:
+    """`1,234,567`; with a noun `1 job`, `2 jobs`."""
+    text = f"{number:,.0f}"
+    return f"{text} {noun}{'' if round(number) == 1 else 's'}" if noun else text
+
+
+def rate(per_s: float, noun: str) -> str:
+    """`12.3 k items/s`."""
+    for size, unit in ((1e6, " M"), (1e3, " k")):
+        if per_s >= size * 0.9995:
+            return f"{per_s / size:.3g}{unit} {noun}/s"
+    return f"{per_s:.3g} {noun}/s"
+
+
+def duration(seconds: float) -> str:
+    """`2 d 3 h`, `3 min 5 s`, `0.4 s`: two units at most."""
+    if seconds < 10:
+        return f"{max(seconds, 0.0):.1f} s".replace(".0 s", " s")
+    left, parts = round(seconds), list[str]()
+    for size, unit in STEPS:
+        whole, left = divmod(left, int(size))
+        if whole:
+            parts.append(f"{whole} {unit}")
+        elif parts:
+            break
+    return " ".join(parts[:2])
+
+
+def size(number: float) -> str:
+    """`2.1 GB`, in thousands."""
+    for unit in SIZES:
+        if number < 999.5 or unit == SIZES[-1]:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    raise AssertionError
+
+
+def percent(share: float) -> str:
+    """`41.5 %`; all and nothing are said only when they are meant exactly."""
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    if 0.999 < share < 1:
+        return "> 99.9 %"
+    return f"{share * 100:.3g} %"
+
+
+def ago(moment: datetime, now: datetime | None = None) -> Markup:
+    """`5 min ago`, `in 2 h`, with the exact time to be looked at."""
+    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
+    if abs(seconds) < 1.5:
+        text = "now"
+    else:
+        told = duration(abs(seconds)) if abs(seconds) < 60 else duration(abs(seconds) // 60 * 60)
+        text = f"{told.split(' ', 2)[0]} {told.split(' ', 3)[1]}" if abs(seconds) >= 3600 else told
+        text = f"{text} ago" if seconds > 0 else f"in {text}"
+    exact = moment.astimezone(UTC)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        exact.isoformat(timespec="seconds"), f"{exact:%Y-%m-%d %H:%M:%S} UTC", text
+    )
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "count": count,
+    "rate": rate,
+    "duration": duration,
+    "bytes": size,
+    "percent": percent,
+    "ago": ago,
+}
+"""By the names that templates use."""

@@ -1,0 +1,41 @@
+"""The filter box."""
+
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.states import JobState
+from jobs.web import filters
+
+
+def test_words_become_a_filter() -> None:
+    asked = filters.parse(
+        'task:ner model:"my model" state:running,failed label:team=news label:urgent after:2026-11-01 job_01'
+    )
+
+    assert asked.wrong == []
+    assert asked.filter.task == "ner"
+    assert asked.filter.model == "my model"
+    assert asked.filter.states == (JobState.RUNNING, JobState.FAILED)
+    assert asked.filter.labels == {"team": "news", "urgent": None}
+    assert asked.filter.created_after == datetime(2026, 11, 1, tzinfo=UTC)
+    assert asked.filter.text == "job_01"
+
+
+def test_what_is_not_understood_is_said_and_left_out() -> None:
+    asked = filters.parse("state:hungry after:soon colour:red task:")
+
+    assert len(asked.wrong) == 4
+    assert asked.filter == filters.parse("").filter
+
+
+def test_another_state_keeps_the_rest() -> None:
+    assert filters.with_state('state:running label:"a b=c"', "failed") == "state:failed 'label:a b=c'"
+    assert filters.with_state("state:running task:ner", None) == "task:ner"
+
+
+@given(st.text(max_size=600))
+def test_no_text_is_an_error(text: str) -> None:
+    filters.parse(text)
+    filters.with_state(text, "failed")
