@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jobs.store.insight import Cell, Phase, Piece
     from jobs.store.overview import Bucket
 
-WIDTH = 720
+WIDTH = 960
 SERIES = 8
 """Colours there are; further tasks are drawn as one."""
 LEFT, RIGHT, TOP, BOTTOM = 56, 8, 8, 22
@@ -81,7 +81,7 @@ def throughput(buckets: "Sequence[Bucket]", span: str, now: datetime | None = No
         "<details><summary>As a table</summary><div class=wide tabindex=0><table><thead><tr><th>From, UTC<th>Task<th class=n>Items"
         "<th class=n>Failed<th class=n>Tokens</tr></thead><tbody>{}</tbody></table></div></details>"
     ).format(rows)
-    return picture + _legend([(f"series-{at}", task) for at, task in enumerate(shown, 1)]) + table
+    return _scrolled(picture) + _legend([(f"series-{at}", task) for at, task in enumerate(shown, 1)]) + table
 
 
 def pace(pieces: "Sequence[Piece]") -> Markup:
@@ -98,7 +98,7 @@ def pace(pieces: "Sequence[Piece]") -> Markup:
         for each in pieces
     )
     best = words.rate(top / max(size.total_seconds(), 1.0), "items")
-    return _svg("chart", (WIDTH, 62), f"Items over time, at best {best}", bars) + Markup(
+    return _scrolled(_svg("chart", (WIDTH, 62), f"Items over time, at best {best}", bars)) + Markup(
         '<p class="muted small">{} to {} UTC, at best {}</p>'
     ).format(f"{first:%H:%M:%S}", f"{last + size:%H:%M:%S}", best)
 
@@ -225,7 +225,7 @@ def _stacked(
     for share in (0.0, 0.5, 1.0):
         y = TOP + high * (1 - share)
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        label = words.rate(most * share, "").removesuffix("/s").strip()
+        label = words.short(most * share)
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
     every = max(1, len(starts) // 6)
     for at, start in enumerate(starts):
@@ -248,6 +248,11 @@ def _round_up(value: float) -> float:
     """To 1, 2 or 5 with zeros."""
     size = 10.0 ** len(str(int(value))) if value >= 1 else 1.0
     return next(each for each in (size / 10, size / 5, size / 2, size) if each >= value)
+
+
+def _scrolled(picture: Markup) -> Markup:
+    """On narrow screens its end is seen, the rest by scrolling."""
+    return Markup('<div class="wide latest" tabindex="0">{}</div>').format(picture)
 
 
 def _legend(entries: Sequence[tuple[str, str]]) -> Markup:

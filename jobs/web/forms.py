@@ -7,11 +7,14 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from jobs.errors import InvalidParams
+from jobs.tasks.params import GenerationParams
 
 Kind = Literal["number", "whole", "choice", "switch", "text", "json"]
 SIMPLE: dict[str, Kind] = {"integer": "whole", "number": "number", "boolean": "switch", "string": "text"}
 PREFIX = "p_"
 """Of a param's name in a form: other fields have names, too."""
+RARE = {*GenerationParams.model_fields} - {"max_new_tokens", "temperature"}
+"""Params that many tasks share and few jobs give."""
 
 
 class Field(NamedTuple):
@@ -26,6 +29,8 @@ class Field(NamedTuple):
     needed: bool
     least: float | None
     most: float | None
+    rare: bool
+    """It stands behind a fold."""
 
     @property
     def typed_as(self) -> str:
@@ -66,6 +71,7 @@ def _field(name: str, schema: Mapping[str, Any], parts: Mapping[str, Any], neede
         needed,
         shape.get("minimum", shape.get("exclusiveMinimum")),
         shape.get("maximum", shape.get("exclusiveMaximum")),
+        name in RARE and not needed,
     )
 
 

@@ -16,12 +16,17 @@ def count(number: float, noun: str = "") -> str:
     return f"{text} {noun}{'' if round(number) == 1 else 's'}" if noun else text
 
 
-def rate(per_s: float, noun: str) -> str:
-    """`12.3 k items/s`."""
-    for size, unit in ((1e6, " M"), (1e3, " k")):
-        if per_s >= size * 0.9995:
-            return f"{per_s / size:.3g}{unit} {noun}/s"
-    return f"{per_s:.3g} {noun}/s"
+def short(number: float) -> str:
+    """`12.3 k`, `4.5 M`: three digits."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= size * 0.9995:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def rate(per_s: float, noun: str = "") -> str:
+    """`12.3 k items/s`, or without a noun `12.3 k/s`."""
+    return f"{short(per_s)}{' ' if noun else ''}{noun}/s"
 
 
 def duration(seconds: float) -> str:
@@ -59,12 +64,9 @@ def percent(share: float) -> str:
 def ago(moment: datetime, now: datetime | None = None) -> Markup:
     """`5 min ago`, `in 2 h`, with the exact time to be looked at."""
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
-    if abs(seconds) < 1.5:
-        text = "now"
-    else:
-        told = duration(abs(seconds)) if abs(seconds) < 60 else duration(abs(seconds) // 60 * 60)
-        text = f"{told.split(' ', 2)[0]} {told.split(' ', 3)[1]}" if abs(seconds) >= 3600 else told
-        text = f"{text} ago" if seconds > 0 else f"in {text}"
+    size, unit = next((step for step in STEPS if abs(seconds) >= step[0]), STEPS[-1])
+    whole = round(abs(seconds) / size)
+    text = "now" if not whole else f"{whole} {unit} ago" if seconds > 0 else f"in {whole} {unit}"
     exact = moment.astimezone(UTC)
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         exact.isoformat(timespec="seconds"), f"{exact:%Y-%m-%d %H:%M:%S} UTC", text

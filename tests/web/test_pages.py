@@ -62,6 +62,14 @@ def test_every_page_is_whole_and_keeps_to_its_policy(world: World, pages: httpx2
         assert answer.headers["cache-control"] == "no-store"
 
 
+def test_every_task_has_a_drawing_of_its_own(world: World, pages: httpx2.Client) -> None:
+    for task in INPUTS:
+        text = pages.get(f"/jobs/{world.jobs[task]}/results?only=ok").text
+
+        assert 'class="card result"' in text, task
+        assert "&#34;text&#34;:" not in text, task
+
+
 def test_texts_are_never_markup(world: World, pages: httpx2.Client) -> None:
     for task in INPUTS:
         text = pages.get(f"/jobs/{world.jobs[task]}/results").text
