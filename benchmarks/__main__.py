@@ -16,6 +16,7 @@ ALL = (
     "search",
     "api",
     "schedules",
+    "dashboard",
 )
 
 if __name__ == "__main__":

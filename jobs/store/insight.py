@@ -25,6 +25,8 @@ CELLS = 400
 PACE_PIECES = 60
 PAGE_BYTES = 2**20
 """Outputs of a page may have so many bytes; one alone may have more."""
+FAILING_CHUNKS, FAILED_ITEMS = 40, 2000
+"""Of a job, that are looked at for what its failures have in common."""
 RETRIES = 50
 """Of a job, that are listed."""
 
@@ -156,11 +158,10 @@ class Insight:
         failed items, so that ten million failures cost no more than a thousand."""
         job = ids.parse(job_id)
         columns = (results.c.seq, results.c.custom_id, results.c.error_code, results.c.error)
-        wanted = items_of(job, "error", *columns).order_by(results.c.seq)
 
         def work(connection: Connection) -> list[Failure]:
             counts, chosen = Counter[str](), defaultdict[str, list[Sample]](list)
-            for row in connection.execute(wanted):
+            for row in items_of(connection, job, "error", columns, n_chunks=FAILING_CHUNKS, limit=FAILED_ITEMS):
                 counts[row.error_code] += 1
                 if len(chosen[row.error_code]) < samples:
                     chosen[row.error_code].append(Sample(row.seq, row.custom_id, row.error or ""))
@@ -209,9 +210,10 @@ class Insight:
         if only is None:
             found = self._results.rows_after(job_id, after=after, limit=limit + 1)
         else:
-            seqs = items_of(job, only, results.c.seq, after=after).order_by(results.c.seq).limit(limit + 1)
-            some = self._db.read(lambda connection: connection.scalars(seqs).all())
-            found = self._results.rows_of(job_id, some)
+            # Each of these chunks has one at least.
+            asked = {"after": after, "n_chunks": limit + 1, "limit": limit + 1}
+            some = self._db.read(lambda connection: items_of(connection, job, only, [results.c.seq], **asked))
+            found = self._results.rows_of(job_id, [row.seq for row in some])
         page = _within(found[:limit], PAGE_BYTES)
         lines = self._jobs.lines_of(job_id, [row.seq for row in page])
         shown = [

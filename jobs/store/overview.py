@@ -1,5 +1,6 @@
 """What those who watch a deployment want to see of many jobs at once: counts, throughput, failures, queues."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -20,8 +21,8 @@ from jobs.store.workers import alive
 DAY_S = 86_400.0
 BUCKETS = {1: 60, 24: 48, 168: 56}
 """Into how many pieces so many hours are cut."""
-FAILING_JOBS = 50
-"""Jobs whose failed items are looked at, those that failed last."""
+FAILING_JOBS, FAILING_CHUNKS, FAILED_ITEMS = 20, 5, 500
+"""Jobs that are looked at, those that failed last; in each of them so many chunks, and so many failed items."""
 
 _ITEMS = chunks.c.n_ok + chunks.c.n_error
 _TOKENS = chunks.c.tokens_in + chunks.c.tokens_out
@@ -235,12 +236,13 @@ def piece_of(dialect: str, column: ColumnElement[Any], seconds: int) -> ColumnEl
 
 
 def _of_items(connection: Connection, failing: Sequence[tuple[UUID, datetime]]) -> list[FailureGroup]:
-    """Failed items of these jobs, grouped. A job at a time, so that none is read further than it is looked at."""
+    """Failed items of these jobs, grouped."""
     found: dict[str, FailureGroup] = {}
+    columns = (results.c.error_code, results.c.error)
     for job_id, at in failing:
-        groups = items_of(job_id, "error", results.c.error_code, func.min(results.c.error), func.count())
-        groups = groups.group_by(results.c.error_code)
-        for code, message, count in connection.execute(groups):
+        rows = items_of(connection, job_id, "error", columns, n_chunks=FAILING_CHUNKS, limit=FAILED_ITEMS)
+        for code, count in Counter(row.error_code for row in rows).items():
+            message = next(row.error or "" for row in rows if row.error_code == code)
             known = found.get(code, FailureGroup(code, message, 0, 0, ids.public(job_id), at))
             found[code] = known._replace(n_items=known.n_items + count, n_jobs=known.n_jobs + 1)
     return list(found.values())

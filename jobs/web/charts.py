@@ -4,11 +4,12 @@ pygal writes styles and scripts into its pictures, leather fixed colours: neithe
 style and follows the reader's light or dark.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from jobs.store.overview import BUCKETS
 from jobs.web import words
@@ -19,229 +20,194 @@ if TYPE_CHECKING:
     from jobs.store.overview import Bucket
 
 WIDTH = 960
+HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 180, 56, 8, 8, 22
+"""Of a chart with axes, and its margins."""
+BAR, STRIP, PACE, RUN = 14, 26, 60, 26
+"""Heights."""
 SERIES = 8
 """Colours there are; further tasks are drawn as one."""
-LEFT, RIGHT, TOP, BOTTOM = 56, 8, 8, 22
-HEIGHT = 180
+OTHERS = "others"
 HOURS = {"1h": 1, "24h": 24, "7d": 168}
-STRIP_HEIGHT = 26
-WORST = ("running", "pending", "held", "cancelled", "done")
+SHOWN_FIRST = ("running", "pending", "held", "cancelled", "done")
 """Which state a cell of several chunks shows, unless one of them has failed items."""
+CALLED = {"bad": "done, with failed items", "held": "resting", "pending": "waiting"}
 SCALES = {"bleu": 100.0, "chrf": 100.0}
+"""Figures that do not end at 1."""
+
+
+class Rect(NamedTuple):
+    """`kind`: the class that gives it its colour."""
+
+    kind: str
+    x: float
+    y: float
+    width: float
+    height: float
+    title: str = ""
+
+
+class Label(NamedTuple):
+    x: float
+    y: float
+    text: str
+    anchor: str = "start"
+
+
+class Line(NamedTuple):
+    kind: str
+    path: str
+
+
+Shape = Rect | Label | Line
 
 
 def progress(ok: int, error: int, total: int) -> Markup:
     """A bar of what is done: ok, failed, and what is left."""
-    done = ok + error
-    said = f"{words.count(ok)} ok, {words.count(error)} failed, {words.count(max(total - done, 0))} to be done"
-    good = 100 * ok / total if total else 0
-    bad = 100 * error / total if total else 0
-    bad = max(bad, 0.5) if error else 0
-    return _svg(
-        "bar",
-        (100, 6),
-        said,
-        f'<rect class="rest" width="100" height="6"/><rect class="ok" width="{good:.2f}" height="6"/>'
-        f'<rect class="bad" x="{min(good, 100 - bad):.2f}" width="{bad:.2f}" height="6"/>',
-        stretch=True,
-    )
+    good, bad = (100 * count / total if total else 0.0 for count in (ok, error))
+    bad = max(bad, 0.5) if error else 0.0  # one of a million is still to be seen
+    said = f"{words.count(ok)} ok, {words.count(error)} failed, {words.count(max(total - ok - error, 0))} to be done"
+    bars = [Rect("rest", 0, 0, 100, 6), Rect("ok", 0, 0, good, 6), Rect("bad", min(good, 100 - bad), 0, bad, 6)]
+    return _svg("bar", (100, 6), said, bars, stretch=True)
+
+
+def score(share: float, said: str) -> Markup:
+    """A number between 0 and 1 as a bar."""
+    bars = [Rect("rest", 0, 0, 100, 6), Rect("series-1", 0, 0, 100 * min(max(share, 0.0), 1.0), 6)]
+    return _svg("bar", (100, 6), said, bars, stretch=True)
 
 
 def throughput(buckets: "Sequence[Bucket]", span: str, now: datetime | None = None) -> Markup:
     """Items by task over the last hour, day or week, as stacked bars; the same as a table below."""
-    hours = HOURS[span]
-    size = hours * 3600 // BUCKETS[hours]
+    pieces = BUCKETS[HOURS[span]]
+    size = HOURS[span] * 3600 // pieces
     last = int((now or datetime.now(UTC)).timestamp()) // size
-    starts = [datetime.fromtimestamp(at * size, UTC) for at in range(last - BUCKETS[hours] + 1, last + 1)]
+    starts = [datetime.fromtimestamp(at * size, UTC) for at in range(last - pieces + 1, last + 1)]
     sums: dict[str, int] = {}
     for bucket in buckets:
         sums[bucket.task] = sums.get(bucket.task, 0) + bucket.items
     tasks = sorted(sums, key=lambda task: -sums[task])
-    shown = tasks if len(tasks) <= SERIES else [*tasks[: SERIES - 1], "others"]
-    heights: dict[datetime, dict[str, float]] = {start: {} for start in starts}
+    names = tasks if len(tasks) <= SERIES else [*tasks[: SERIES - 1], OTHERS]
+    rates: dict[datetime, dict[str, float]] = {start: {} for start in starts}
     for bucket in buckets:
-        if (column := heights.get(bucket.start_at)) is not None:
-            name = bucket.task if bucket.task in shown else "others"
+        if (column := rates.get(bucket.start_at)) is not None:
+            name = bucket.task if bucket.task in names else OTHERS
             column[name] = column.get(name, 0.0) + bucket.items / size
-    form = "%H:%M" if hours <= 24 else "%a %d"
-    drawn = _stacked(starts, heights, shown, form)
     said = "; ".join(f"{task} {words.count(sums[task], 'item')}" for task in tasks)
-    picture = _svg("chart", (WIDTH, HEIGHT), f"Items a second over the last {span}: {said}", drawn)
-    rows = Markup("").join(
-        Markup("<tr><td>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}</tr>").format(
-            f"{each.start_at:%Y-%m-%d %H:%M}",
-            each.task,
-            words.count(each.items),
-            words.count(each.errors),
-            words.count(each.tokens),
-        )
-        for each in buckets
-    )
-    table = Markup(
-        "<details><summary>As a table</summary><div class=wide tabindex=0><table><thead><tr><th>From, UTC<th>Task<th class=n>Items"
-        "<th class=n>Failed<th class=n>Tokens</tr></thead><tbody>{}</tbody></table></div></details>"
-    ).format(rows)
-    return _scrolled(picture) + _legend([(f"series-{at}", task) for at, task in enumerate(shown, 1)]) + table
+    shapes = _stacked(rates, names, "%H:%M" if HOURS[span] <= 24 else "%a %d")
+    picture = _svg("chart", (WIDTH, HEIGHT), f"Items a second over the last {span}: {said}", shapes)
+    return _scrolled(picture) + _legend([(f"series-{at}", name) for at, name in enumerate(names, 1)]) + _table(buckets)
 
 
 def pace(pieces: "Sequence[Piece]") -> Markup:
     """Items a piece of time in the life of a job."""
-    top = max(piece.items for piece in pieces)
-    first, last = pieces[0].start_at, pieces[-1].start_at
-    steps = sorted({(b.start_at - a.start_at) for a, b in zip(pieces, pieces[1:], strict=False)})
-    size = steps[0] if steps else timedelta(seconds=1)
-    columns = round((last - first) / size) + 1
-    wide = WIDTH / max(columns, 12)
-    bars = "".join(
-        f'<rect class="series-1" x="{round((each.start_at - first) / size) * wide:.1f}" y="{60 - 56 * each.items / top:.1f}" '
-        f'width="{max(wide - 1, 0.5):.1f}" height="{56 * each.items / top:.1f}"/>'
-        for each in pieces
-    )
+    first, last, top = pieces[0].start_at, pieces[-1].start_at, max(piece.items for piece in pieces) or 1
+    size = min((after.start_at - before.start_at for before, after in pairwise(pieces)), default=timedelta(seconds=1))
+    wide = WIDTH / max(round((last - first) / size) + 1, 12)
+    bars = []
+    for piece in pieces:
+        tall = PACE * piece.items / top
+        title = f"{piece.start_at:%H:%M:%S} UTC: {words.count(piece.items, 'item')}"
+        bars.append(
+            Rect(
+                "series-1", round((piece.start_at - first) / size) * wide, PACE - tall, max(wide - 1, 0.5), tall, title
+            )
+        )
     best = words.rate(top / max(size.total_seconds(), 1.0), "items")
-    return _scrolled(_svg("chart", (WIDTH, 62), f"Items over time, at best {best}", bars)) + Markup(
-        '<p class="muted small">{} to {} UTC, at best {}</p>'
-    ).format(f"{first:%H:%M:%S}", f"{last + size:%H:%M:%S}", best)
+    about = Markup('<p class="muted small">{:%H:%M:%S} to {:%H:%M:%S} UTC, at best {}</p>').format(
+        first, last + size, best
+    )
+    return _scrolled(_svg("chart", (WIDTH, PACE), f"Items over time, at best {best}", bars)) + about
 
 
 def timeline(phases: "Sequence[Phase]", now: datetime | None = None) -> Markup:
-    """How long a job was in each phase, as one bar with its parts named below."""
+    """How long a job was in each phase, as the parts of one bar."""
     moment = now or datetime.now(UTC)
-    times = [(phase.name, max(((phase.end_at or moment) - phase.start_at).total_seconds(), 0.0)) for phase in phases]
-    whole = sum(seconds for _, seconds in times) or 1.0
-    x, parts = 0.0, list[str]()
+    times = [(each.name, max(((each.end_at or moment) - each.start_at).total_seconds(), 0.0)) for each in phases]
+    whole, x, bars = sum(seconds for _, seconds in times) or 1.0, 0.0, list[Rect]()
     for name, seconds in times:
-        wide = WIDTH * seconds / whole
-        parts.append(f'<rect class="phase-{name}" x="{x:.1f}" width="{wide:.1f}" height="14"/>')
-        x += wide
-    said = ", ".join(f"{name} {words.duration(seconds)}" for name, seconds in times)
-    legend = [(f"phase-{name}", f"{name} {words.duration(seconds)}") for name, seconds in times]
-    return _svg("bar", (WIDTH, 14), said, "".join(parts), stretch=True) + _legend(legend)
+        bars.append(Rect(f"phase-{name}", x, 0, WIDTH * seconds / whole, BAR))
+        x += bars[-1].width
+    named = [(f"phase-{name}", f"{name} {words.duration(seconds)}") for name, seconds in times]
+    return _svg("bar", (WIDTH, BAR), ", ".join(text for _, text in named), bars, stretch=True) + _legend(named)
 
 
 def strip(cells: "Sequence[Cell]") -> Markup:
     """The chunks of a job in the order of its items, a cell for each or for some neighbours."""
     wide = WIDTH / len(cells)
-    gap = 1 if wide > 4 else 0.25
-    drawn, seen = list[str](), dict[str, int]()
+    seen, bars = dict[str, int](), list[Rect]()
     for at, cell in enumerate(cells):
-        kind = "bad" if cell.n_error else next(state for state in WORST if state in cell.states)
+        kind = "bad" if cell.n_error else next(state for state in SHOWN_FIRST if state in cell.states)
         seen[kind] = seen.get(kind, 0) + 1
-        said = ", ".join(f"{count} {state}" for state, count in cell.states.items())
-        failed = f", {words.count(cell.n_error)} failed" if cell.n_error else ""
-        title = f"items {words.count(cell.seq_lo)} to {words.count(cell.seq_hi - 1)}: {said}{failed}, tried {cell.tries} times"
-        drawn.append(
-            f'<rect class="chunk-{kind}" x="{at * wide:.2f}" width="{wide - gap:.2f}" height="{STRIP_HEIGHT}">'
-            f"<title>{escape(title)}</title></rect>"
-        )
-    names = {"bad": "done, with failed items", "held": "resting", "pending": "waiting"}
-    legend = [(f"chunk-{kind}", f"{names.get(kind, kind)} {count}") for kind, count in seen.items()]
-    said = ", ".join(text for _, text in legend)
-    return _svg("bar", (WIDTH, STRIP_HEIGHT), said, "".join(drawn), stretch=True) + _legend(legend)
+        bars.append(Rect(f"chunk-{kind}", at * wide, 0, wide - min(1.0, wide / 8), STRIP, _told(cell)))
+    named = [(f"chunk-{kind}", f"{CALLED.get(kind, kind)} {count}") for kind, count in seen.items()]
+    return _svg("bar", (WIDTH, STRIP), ", ".join(text for _, text in named), bars, stretch=True) + _legend(named)
 
 
 def runs(found: "Sequence[ScheduleRun]") -> Markup:
-    """The runs of a schedule, given the last one first and drawn last: as high as they had items, coloured by outcome."""
-    most = max((run.n_items or 0 for run in found), default=0) or 1
-    bars = list[str]()
+    """The runs of a schedule, given the last one first, drawn the last one right: as high as they had items."""
+    most, bars = max((run.n_items or 0 for run in found), default=0) or 1, list[Rect]()
     for at, run in enumerate(reversed(found)):
-        high = 4 + 20 * (run.n_items or 0) / most
+        tall = 4 + (RUN - 6) * (run.n_items or 0) / most
         items = words.count(run.n_items, "item") if run.n_items else "no items"
-        title = escape(f"{run.due_at:%Y-%m-%d %H:%M} UTC: {run.state}, {items}")
-        bars.append(
-            f'<rect class="run-{run.state}" x="{at * 7}" y="{26 - high:.1f}" width="5" height="{high:.1f}"><title>{title}</title></rect>'
-        )
-    said = f"the last {words.count(len(found), 'run')}"
-    return _svg("runs", (max(7 * len(found), 7), 26), said, "".join(bars))
-
-
-def label_bar(share: float, said: str) -> Markup:
-    """A score between 0 and 1 as a bar."""
-    wide = 100 * min(max(share, 0.0), 1.0)
-    return _svg(
-        "bar score",
-        (100, 6),
-        said,
-        f'<rect class="rest" width="100" height="6"/><rect class="series-1" width="{wide:.1f}" height="6"/>',
-        stretch=True,
-    )
+        title = f"{run.due_at:%Y-%m-%d %H:%M} UTC: {run.state}, {items}"
+        bars.append(Rect(f"run-{run.state}", at * 7, RUN - tall, 5, tall, title))
+    return _svg("runs", (max(7 * len(found), 7), RUN), f"the last {words.count(len(found), 'run')}", bars)
 
 
 def sparkline(values: Sequence[float]) -> Markup:
-    """Numbers around zero as a line of bars."""
-    most = max(map(abs, values), default=0.0) or 1.0
-    wide = 240 / max(len(values), 1)
-    bars = "".join(
-        f'<rect class="series-1" x="{at * wide:.2f}" y="{14 - max(value, 0) / most * 14:.2f}" width="{max(wide - 0.4, 0.3):.2f}" height="{max(abs(value) / most * 14, 0.3):.2f}"/>'
+    """Numbers around zero as bars up and down."""
+    most, wide = max(map(abs, values), default=0.0) or 1.0, 240 / max(len(values), 1)
+    bars = [
+        Rect("series-1", at * wide, 14 - max(value, 0.0) / most * 14, wide * 0.85, max(abs(value) / most * 14, 0.3))
         for at, value in enumerate(values)
-    )
-    return _svg("spark", (240, 28), f"{len(values)} numbers", bars)
+    ]
+    return _svg("spark", (240, 28), words.count(len(values), "number"), bars)
 
 
 def figures(found: Mapping[str, Mapping[str, Any]]) -> Markup:
     """Figures of an evaluation with their intervals."""
-    rows, top = list[str](), 0
-    for name, figure in found.items():
-        scale, value = SCALES.get(name, 1.0), float(figure["value"])
-        x, wide = 150, 440
-        rows.append(f'<text class="name" x="{x - 10}" y="{top + 14}" text-anchor="end">{escape(name)}</text>')
-        rows.append(f'<rect class="rest" x="{x}" y="{top + 2}" width="{wide}" height="15"/>')
-        rows.append(
-            f'<rect class="series-1" x="{x}" y="{top + 2}" width="{wide * min(max(value / scale, 0), 1):.1f}" height="15"/>'
+    x, wide, shapes = 170, 640, list[Shape]()
+    for at, (name, figure) in enumerate(found.items()):
+        y, scale = 26 * at, SCALES.get(name, 1.0)
+        value, *interval = (
+            wide * min(max(each / scale, 0.0), 1.0) for each in (figure["value"], *(figure.get("interval_95") or ()))
         )
-        if (interval := figure.get("interval_95")) is not None:
-            low, high = (x + wide * min(max(each / scale, 0), 1) for each in interval)
-            rows.append(
-                f'<path class="whisker" d="M{low:.1f} {top + 9.5}H{high:.1f}M{low:.1f} {top + 5.5}v8M{high:.1f} {top + 5.5}v8"/>'
+        shapes += [Label(x - 10, y + 14, name, "end"), Rect("rest", x, y + 2, wide, 15)]
+        shapes += [Rect("series-1", x, y + 2, value, 15), Label(x + wide + 10, y + 14, f"{figure['value']:.3f}")]
+        if interval:
+            low, high = (x + each for each in interval)
+            shapes.append(
+                Line("whisker", f"M{low:.1f} {y + 9.5}H{high:.1f}M{low:.1f} {y + 5.5}v8M{high:.1f} {y + 5.5}v8")
             )
-        rows.append(f'<text x="{x + wide + 10}" y="{top + 14}">{value:.3f}</text>')
-        top += 26
     said = ", ".join(f"{name} {figure['value']:.3f}" for name, figure in found.items())
-    return _svg("chart", (WIDTH, max(top, 1)), said, "".join(rows))
+    return _scrolled(_svg("chart", (WIDTH, max(26 * len(found), 1)), said, shapes))
 
 
-def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
-    """Right answers down, found ones across; the fuller the colour, the larger the share of its row."""
-    names = [*labels, "none"]
-    head = Markup("").join(Markup("<th class=n>{}").format(name) for name in names)
-    rows = Markup("")
-    for name, row in zip(names, counts, strict=True):
-        whole = sum(row) or 1
-        cells = Markup("").join(
-            Markup('<td class="n share-{}">{}').format(round(10 * each / whole), each or "") for each in row
-        )
-        rows += Markup("<tr><th>{}{}</tr>").format(name, cells)
-    return Markup(
-        '<div class="wide" tabindex="0"><table class="confusion"><thead><tr><th>{}</tr></thead><tbody>{}</tbody></table></div>'
-    ).format(head, rows)
+def _told(cell: "Cell") -> str:
+    states = ", ".join(f"{count} {state}" for state, count in cell.states.items())
+    failed = f", {words.count(cell.n_error)} failed" if cell.n_error else ""
+    span = f"items {words.count(cell.seq_lo)} to {words.count(cell.seq_hi - 1)}"
+    return f"{span}: {states}{failed}, tried {words.count(cell.tries, 'time')}"
 
 
-def _stacked(
-    starts: Sequence[datetime], heights: Mapping[datetime, Mapping[str, float]], names: Sequence[str], form: str
-) -> str:
-    most = _round_up(max((sum(column.values()) for column in heights.values()), default=0.0) or 1.0)
-    room, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-    wide = room / len(starts)
-    parts = list[str]()
+def _stacked(rates: Mapping[datetime, Mapping[str, float]], names: Sequence[str], form: str) -> Iterator[Shape]:
+    """Columns over an axis of time, with what their height means at the left."""
+    most = _round_up(max((sum(column.values()) for column in rates.values()), default=0.0))
+    tall, wide = HEIGHT - TOP - BOTTOM, (WIDTH - LEFT - RIGHT) / len(rates)
     for share in (0.0, 0.5, 1.0):
-        y = TOP + high * (1 - share)
-        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        label = words.short(most * share)
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-    every = max(1, len(starts) // 6)
-    for at, start in enumerate(starts):
-        x, y = LEFT + at * wide, float(TOP + high)
+        y = TOP + tall * (1 - share)
+        yield Line("grid", f"M{LEFT} {y:.1f}H{WIDTH - RIGHT}")
+        yield Label(LEFT - 6, y + 4, words.short(most * share), "end")
+    every = max(1, len(rates) // 6)
+    for at, (start, column) in enumerate(rates.items()):
+        x, y = LEFT + at * wide, float(TOP + tall)
         if at % every == every // 2:
-            parts.append(f'<text x="{x + wide / 2:.1f}" y="{HEIGHT - 6}" text-anchor="middle">{start:{form}}</text>')
+            yield Label(x + wide / 2, HEIGHT - 6, f"{start:{form}}", "middle")
         for number, name in enumerate(names, 1):
-            if value := heights[start].get(name):
-                tall = high * value / most
-                y -= tall
-                title = escape(f"{start:%H:%M} {name}: {words.rate(value, 'items')}")
-                parts.append(
-                    f'<rect class="series-{number}" x="{x:.1f}" y="{y:.1f}" width="{wide - 1:.1f}" height="{tall:.1f}">'
-                    f"<title>{title}</title></rect>"
-                )
-    return "".join(parts)
+            if rate := column.get(name):
+                y -= tall * rate / most
+                title = f"{start:%a %H:%M} UTC, {name}: {words.rate(rate, 'items')}"
+                yield Rect(f"series-{number}", x, y, wide - 1, tall * rate / most, title)
 
 
 def _round_up(value: float) -> float:
@@ -250,25 +216,50 @@ def _round_up(value: float) -> float:
     return next(each for each in (size / 10, size / 5, size / 2, size) if each >= value)
 
 
+def _table(buckets: "Sequence[Bucket]") -> Markup:
+    row = Markup('<tr><td>{:%Y-%m-%d %H:%M}<td>{}<td class="n">{:,}<td class="n">{:,}<td class="n">{:,}</tr>')
+    rows = Markup("").join(row.format(*each) for each in buckets)
+    return Markup(
+        '<details><summary>As a table</summary><div class="wide" tabindex="0"><table><thead><tr><th>From, UTC<th>Task'
+        '<th class="n">Items<th class="n">Failed<th class="n">Tokens</tr></thead><tbody>{}</tbody></table></div>'
+        "</details>"
+    ).format(rows)
+
+
 def _scrolled(picture: Markup) -> Markup:
     """On narrow screens its end is seen, the rest by scrolling."""
     return Markup('<div class="wide latest" tabindex="0">{}</div>').format(picture)
 
 
-def _legend(entries: Sequence[tuple[str, str]]) -> Markup:
-    return Markup('<ul class="legend">{}</ul>').format(
-        Markup("").join(
-            Markup(
-                '<li><svg class="key" viewBox="0 0 10 10" aria-hidden="true"><rect class="{}" width="10" height="10"/></svg> {}</li>'
-            ).format(*each)
-            for each in entries
-        )
+def _legend(named: Sequence[tuple[str, str]]) -> Markup:
+    key = Markup('<li><svg class="key" viewBox="0 0 10 10" aria-hidden="true">{}</svg> {}</li>')
+    entries = (key.format(_drawn(Rect(kind, 0, 0, 10, 10)), text) for kind, text in named)
+    return Markup('<ul class="legend">{}</ul>').format(Markup("").join(entries))
+
+
+def _svg(
+    kind: str,
+    box: tuple[float, float],
+    said: str,
+    shapes: "Sequence[Shape] | Iterator[Shape]",
+    *,
+    stretch: bool = False,
+) -> Markup:
+    """`said`: what it shows, for those who do not see it."""
+    shape = Markup(' preserveAspectRatio="none"') if stretch else ""
+    return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}"{}>{}</svg>').format(
+        kind, *box, said, shape, Markup("").join(map(_drawn, shapes))
     )
 
 
-def _svg(kind: str, box: tuple[float, float], said: str, drawn: str, *, stretch: bool = False) -> Markup:
-    """`drawn`: made of numbers and escaped text alone."""
-    shape = Markup(' preserveAspectRatio="none"') if stretch else ""
-    return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}"{}>{}</svg>').format(
-        kind, box[0], box[1], said, shape, Markup(drawn)
+def _drawn(shape: Shape) -> Markup:
+    if isinstance(shape, Line):
+        return Markup('<path class="{}" d="{}"/>').format(*shape)
+    if isinstance(shape, Label):
+        return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
+            shape.x, shape.y, shape.anchor, shape.text
+        )
+    title = Markup("<title>{}</title>").format(shape.title) if shape.title else ""
+    return Markup('<rect class="{}" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}">{}</rect>').format(
+        *shape[:5], title
     )
