@@ -303,6 +303,13 @@ class ScheduleSpec(BaseModel):
     format: Name | None = None
     text_field: Name | None = None
     id_field: Name | None = None
+    map: dict[str, str] = Field(default_factory=dict)
+    """As the others up to `seed` like `jobs.corpus.Rows`: which rows become items, and of what."""
+    template: str | None = None
+    where: str | None = None
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
     model: Name | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     queue: QueueName = "default"

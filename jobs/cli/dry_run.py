@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from jobs.cli import ERROR
 from jobs.cli.choice import HUB_ID, only_one
 from jobs.cli.inputs import Noticed, open_inputs
+from jobs.cli.loading import filtered
 from jobs.cli.progress import span
 from jobs.cli.table import facts
-from jobs.corpus import Fields
+from jobs.corpus import Fields, Rows
 from jobs.models import BUILT_IN, inspect
 from jobs.schemas import Estimate, LongTexts, TimeEstimate, TokenCounts
 from jobs.settings import load_settings
@@ -36,14 +37,18 @@ def estimated(
     params: Mapping[str, Any],
     text_field: str | None,
     id_field: str | None,
+    rows: Rows,
     form: str | None,
     keep: Sequence[str],
 ) -> Estimate:
     """The estimate of what was typed. Raises what is wrong with it."""
     found, given = resolve(task, params)
-    fields = Fields(main=found.main_field, text=text_field, id=id_field)
+    fields = Fields(main=found.main_field, text=text_field, id=id_field, rows=rows)
     with open_inputs(inputs, load_settings(), fields, form=form, say=_say) as source:
-        return client.estimate(found.name, Noticed(source, _say), model=model, params=given, keep=keep)
+        found_out = client.estimate(found.name, Noticed(source, _say), model=model, params=given, keep=keep)
+    for notice in filtered(source):
+        _say(notice)
+    return found_out
 
 
 def looked_at(store: "Store", client: "Client", task: "AnyTask", wanted: str | None) -> "str | ModelSpec":

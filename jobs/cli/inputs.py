@@ -16,6 +16,7 @@ from jobs.errors import InvalidInput, OutputError
 
 if TYPE_CHECKING:
     from jobs.corpus import Fields, Line, Source
+    from jobs.corpus.source import FileSource
     from jobs.settings import Settings
 
 STDIN = "-"
@@ -35,7 +36,7 @@ Say = Callable[[str], None]
 @contextmanager
 def open_inputs(
     names: Sequence[str], settings: "Settings", fields: "Fields", *, form: str | None = None, say: Say
-) -> "Iterator[Source]":
+) -> "Iterator[FingerprintedOnce]":
     """The items of all inputs, readable again and again, with a fingerprint. Raises InvalidInput.
 
     `form`: the name of their format, for files that do not tell it by their suffix and for pipes.
@@ -53,6 +54,7 @@ def open_inputs(
             text_field=fields.text,
             id_field=fields.id,
             main_field=fields.main,
+            rows=fields.rows,
             max_line_bytes=settings.max_line_bytes,
             form=form,
             shown=pipes,
@@ -72,9 +74,14 @@ def refuse_overwriting(names: Sequence[str], output: str) -> None:
 class FingerprintedOnce:
     """A source whose fingerprint is taken once: it reads every byte of the input."""
 
-    def __init__(self, source: "Source") -> None:
+    def __init__(self, source: "FileSource") -> None:
         self._source = source
         self.fingerprint, self.locate = cache(source.fingerprint), source.locate
+
+    @property
+    def filtered(self) -> int:
+        """Rows that its filter has left out."""
+        return self._source.filtered
 
     def __iter__(self) -> "Iterator[Line]":
         return iter(self._source)

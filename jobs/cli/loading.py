@@ -11,6 +11,7 @@ from jobs.refusals import report_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from jobs.cli.inputs import FingerprintedOnce
     from jobs.handle import JobHandle
     from jobs.settings import Settings
 
@@ -31,6 +32,12 @@ def left_out(handle: "JobHandle", settings: "Settings") -> Iterator[str]:
         yield f"{loaded.unchanged:,} items are as they were and are left out{gone}"
     for name in loaded.never_seen:
         yield f"no item has the field {name!r}, which was to be kept"
+
+
+def filtered(source: "FingerprintedOnce") -> Iterator[str]:
+    """What is to be said of rows that the filter has left out, as far as the input was read."""
+    if source.filtered:
+        yield f"the filter leaves out {source.filtered:,} row(s)"
 
 
 def _from_report(report: "Path") -> Iterator[str]:

@@ -15,7 +15,7 @@ import orjson
 from jobs.cli import ERROR, INTERRUPTED, ITEMS_FAILED, WAITS, output
 from jobs.cli.choice import choose
 from jobs.cli.inputs import Noticed, open_inputs, refuse_overwriting
-from jobs.cli.loading import left_out
+from jobs.cli.loading import filtered, left_out
 from jobs.cli.progress import done, waiting, waits
 from jobs.cli.reporters import reporter
 from jobs.cli.session import registry, store
@@ -23,7 +23,8 @@ from jobs.cli.signals import interruptible
 from jobs.cli.summary import interrupted, summary, summary_json
 from jobs.cli.workers import Absence
 from jobs.client import Client
-from jobs.corpus import Fields
+from jobs.corpus import Fields, Rows
+from jobs.corpus.rows import EVERY_ROW
 from jobs.errors import NothingNew, TextmillError
 from jobs.local.embedded import attend, mill
 from jobs.local.mill import Mill
@@ -52,6 +53,7 @@ class Wish:
     params: dict[str, Any] = field(default_factory=dict)
     text_field: str | None = None
     id_field: str | None = None
+    rows: Rows = EVERY_ROW
     format: str | None = None
     keep: tuple[str, ...] = ()
     on_invalid: Literal["reject", "skip"] = "reject"
@@ -102,6 +104,7 @@ class LocalRun:
                 params=wish.params,
                 text_field=wish.text_field,
                 id_field=wish.id_field,
+                rows=wish.rows,
                 form=wish.format,
                 keep=wish.keep,
             )
@@ -129,7 +132,7 @@ class LocalRun:
     def _submit(self, client: Client, store: Store, settings: Settings, machine: Mill) -> "tuple[JobHandle, Job]":
         """The job of this very command: the one it left behind, or a new one."""
         wish = self._wish
-        fields = Fields(main=self._task.main_field, text=wish.text_field, id=wish.id_field)
+        fields = Fields(main=self._task.main_field, text=wish.text_field, id=wish.id_field, rows=wish.rows)
         with open_inputs(wish.inputs, settings, fields, form=wish.format, say=self._reporter.note) as source:
             model, queue = choose(store, client.registry, self._task, wish.model), settings.queues[0]
             key = self._key(model, queue, source.fingerprint())
@@ -143,7 +146,7 @@ class LocalRun:
                 self._job = job = handle.refresh()
                 if job.state not in TRY_AGAIN and not self._is_written(job):
                     break
-        for notice in left_out(handle, settings):
+        for notice in (*filtered(source), *left_out(handle, settings)):
             self._reporter.note(notice)
         if handle.loaded is None:
             self._greet(client, job)

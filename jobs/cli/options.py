@@ -1,7 +1,8 @@
 """Arguments and options that several commands take, written once; each is a decorator of a command's function."""
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from functools import wraps
+from typing import Any, Literal, TypeVar, cast
 
 import click
 
@@ -82,6 +83,22 @@ def task_over_inputs(function: Function) -> Function:
     return function
 
 
+def rows(function: Function) -> Function:
+    """Which of the inputs' rows become items, and of what; the function takes them as `rows`, a `jobs.corpus.Rows`."""
+
+    @wraps(function)
+    def gathered(*, map: tuple[str, ...], template: str | None, seed: int | None, **given: Any) -> Any:
+        from jobs.cli.params import rows
+
+        asked = {name: given.pop(name) for name in ("where", "limit", "sample")}
+        return function(rows=rows(map, template, seed, **asked), **given)
+
+    wrapped: Any = gathered
+    for each in reversed(_ROWS):
+        wrapped = each(wrapped)
+    return cast(Function, wrapped)
+
+
 _TASK_OVER_INPUTS = (
     click.argument("task", help="What to do: classify, summarize, ...; see `textmill tasks`."),
     click.argument(
@@ -103,6 +120,20 @@ _TASK_OVER_INPUTS = (
         default="reject",
         help="What to do about lines that cannot be items.",
     ),
+)
+
+_ROWS = (
+    click.option(
+        "--map",
+        metavar="FIELD=COLUMN",
+        multiple=True,
+        help="A field of the items is that column; doc.body goes inside.",
+    ),
+    click.option("--template", metavar="T", help="The text, of several columns: 'Title: {title}\\n\\n{body}'."),
+    click.option("--where", metavar="EXPR", help="Only rows of which it is true: \"lang = 'en' and stars >= 4\"."),
+    click.option("--limit", metavar="N", type=click.IntRange(1), help="Only the first N rows."),
+    click.option("--sample", metavar="N", type=click.IntRange(1), help="Only N rows, drawn by chance."),
+    click.option("--seed", metavar="S", type=int, help="Of the sample; 0 by default."),
 )
 
 

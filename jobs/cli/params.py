@@ -1,12 +1,19 @@
 """Parameters as they are typed: `--param num_beams=4`, `--param 'labels=["good", "bad"]'`."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
 
+from jobs.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from jobs.corpus import Rows
+
+ESCAPED = {"n": "\n", "t": "\t", "\\": "\\"}
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -34,6 +41,26 @@ def labels(given: Sequence[str]) -> dict[str, str]:
     if "" in found or any("=" not in pair for pair in given):
         raise click.BadParameter(f"{list(given)} are not NAME=VALUE", param_hint="--label")
     return found
+
+
+def rows(fields: Sequence[str], template: str | None, seed: int | None, **given: Any) -> "Rows":
+    """`text=doc.body` pairs and what else says which rows become items; in a template `\\n` and `\\t` are line and tab.
+
+    Refuses what is no filter or template, and a seed of no sample.
+    """
+    from jobs.corpus import Rows
+
+    if seed is not None and given.get("sample") is None:
+        raise click.BadParameter("there is no sample (--sample N) that it could be of", param_hint="--seed")
+    pairs = dict(pair.partition("=")[::2] for pair in fields)
+    if any("=" not in pair for pair in fields) or len(pairs) < len(fields):
+        raise click.BadParameter(f"{list(fields)} are not FIELD=COLUMN, each field once", param_hint="--map")
+    if template is not None:
+        template = re.sub(r"\\([nt\\])", lambda found: ESCAPED[found[1]], template)
+    try:
+        return Rows(map=pairs, template=template, seed=seed or 0, **given)
+    except InvalidInput as error:
+        raise click.UsageError(str(error)) from error
 
 
 def moment(given: str) -> datetime:

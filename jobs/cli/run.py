@@ -1,7 +1,7 @@
 """`textmill run`: one command that does a whole job on this machine, and goes on where it was left."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,11 +9,15 @@ from jobs.cli import ERROR, options
 from jobs.cli.params import parse, words
 from jobs.errors import TextmillError
 
+if TYPE_CHECKING:
+    from jobs.corpus import Rows
+
 
 @click.command()
 @options.output
 @options.model(options.ANY_MODEL)
 @options.task_over_inputs
+@options.rows
 @options.incremental
 @options.priority("Higher goes first among this home's jobs.")
 @options.before_paying
@@ -26,6 +30,7 @@ def run(
     param: tuple[str, ...],
     text_field: str | None,
     id_field: str | None,
+    rows: "Rows",
     keep: str | None,
     form: str | None,
     on_invalid: options.OnInvalid,
@@ -53,6 +58,7 @@ def run(
         params=parse(param),
         text_field=text_field,
         id_field=id_field,
+        rows=rows,
         format=form,
         keep=words(keep),
         on_invalid=on_invalid,

@@ -1,5 +1,6 @@
 """`textmill schedule`: jobs that come again, over inputs that grow."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from jobs.cli.session import client, store
 from jobs.cli.table import facts, table
 
 if TYPE_CHECKING:
+    from jobs.corpus import Rows
     from jobs.schemas import Schedule, ScheduleRun, ScheduleSpec
 
 NEXT_SHOWN, RUNS_SHOWN = 5, 50
@@ -48,6 +50,7 @@ def schedule() -> None:
 @click.option("--until", type=moment, metavar="TIME", help="Nothing is due after this time (UTC).")
 @options.model("A name from `textmill models list`.")
 @options.task_over_inputs
+@options.rows
 @options.placed
 @tenant_option
 def add(
@@ -69,6 +72,7 @@ def add(
     param: tuple[str, ...],
     text_field: str | None,
     id_field: str | None,
+    rows: "Rows",
     keep: str | None,
     form: str | None,
     on_invalid: options.OnInvalid,
@@ -88,6 +92,7 @@ def add(
         format=form,
         text_field=text_field,
         id_field=id_field,
+        **asdict(rows),
         model=model,
         params=parse(param),
         queue=queue,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.cli.choice import only_one
 from jobs.cli.inputs import Noticed, open_inputs
-from jobs.cli.loading import left_out
-from jobs.corpus import Fields
+from jobs.cli.loading import filtered, left_out
+from jobs.corpus import Fields, Rows
 from jobs.settings import load_settings
 from jobs.tasks import resolve
 
@@ -26,6 +26,7 @@ class Submission:
     params: dict[str, Any]
     text_field: str | None
     id_field: str | None
+    rows: Rows
     format: str | None
     on_invalid: Literal["reject", "skip"]
     options: dict[str, Any] = field(default_factory=dict)
@@ -35,7 +36,7 @@ class Submission:
 def submitted(client: "Client", wish: Submission) -> "Job":
     """The job, sealed. Raises what is wrong with the wish."""
     task, params = resolve(wish.task, wish.params)
-    fields = Fields(main=task.main_field, text=wish.text_field, id=wish.id_field)
+    fields = Fields(main=task.main_field, text=wish.text_field, id=wish.id_field, rows=wish.rows)
     settings = load_settings()
     with open_inputs(wish.inputs, settings, fields, form=wish.format, say=_say) as source:
         handle = client.submit(
@@ -46,7 +47,7 @@ def submitted(client: "Client", wish: Submission) -> "Job":
             on_invalid=wish.on_invalid,
             **wish.options,
         )
-    for notice in left_out(handle, settings):
+    for notice in (*filtered(source), *left_out(handle, settings)):
         _say(notice)
     return handle.refresh()
 
@@ -64,6 +65,7 @@ def estimate(client: "Client", wish: Submission, *, as_json: bool) -> int:
         params=wish.params,
         text_field=wish.text_field,
         id_field=wish.id_field,
+        rows=wish.rows,
         form=wish.format,
         keep=wish.options["keep"],
     )

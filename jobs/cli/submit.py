@@ -13,6 +13,7 @@ from jobs.cli.workers import anyone_serves, nobody
 from jobs.errors import NothingNew
 
 if TYPE_CHECKING:
+    from jobs.corpus import Rows
     from jobs.schemas import Job
     from jobs.store import Store
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @options.model("A name from `textmill models list`.")
 @options.task_over_inputs
+@options.rows
 @options.incremental
 @options.placed
 @click.option("--key", metavar="KEY", help="Idempotency key: the same key never makes a second job.")
@@ -33,6 +35,7 @@ def submit(
     param: tuple[str, ...],
     text_field: str | None,
     id_field: str | None,
+    rows: "Rows",
     keep: str | None,
     form: str | None,
     on_invalid: options.OnInvalid,
@@ -61,6 +64,7 @@ def submit(
         params=parse(param),
         text_field=text_field,
         id_field=id_field,
+        rows=rows,
         format=form,
         on_invalid=on_invalid,
         options={

@@ -18,11 +18,12 @@ from typing import BinaryIO
 from jobs.corpus.base import Fields, Format, Line, Place, Source, Writer
 from jobs.corpus.compression import decompressed, inner
 from jobs.corpus.memory import ItemSource
+from jobs.corpus.rows import EVERY_ROW, Rows
 from jobs.corpus.sink import Sink
 from jobs.corpus.source import SNIFFED, STDIN, FileSource, file_place, piped, stdin_place
 from jobs.errors import InvalidInput, OutputError
 
-__all__ = ["Fields", "Format", "ItemSource", "Line", "Place", "Sink", "Source", "Writer"]
+__all__ = ["Fields", "Format", "ItemSource", "Line", "Place", "Rows", "Sink", "Source", "Writer"]
 __all__ += ["formats", "open_sink", "open_source", "stored_source"]
 
 STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
@@ -46,19 +47,21 @@ def open_source(
     text_field: str | None = None,
     id_field: str | None = None,
     main_field: str = "text",
+    rows: Rows = EVERY_ROW,
     max_line_bytes: int = MAX_LINE_BYTES,
     form: str | None = None,
     shown: Mapping[str, str] = MappingProxyType({}),
-) -> Source:
+) -> FileSource:
     """The items of files, folders and `-` (standard input), in the order given; nothing is read yet.
 
-    `form`: the name of the format that every file and pipe is in; by default its suffix tells. `shown`: what messages
-    call a path. Raises InvalidInput for a path that does not exist or is in no known format.
+    `form`: the name of the format that every file and pipe is in; by default its suffix tells. `rows`: which rows, and
+    what of them. `shown`: what messages call a path. Raises InvalidInput for a path that does not exist or is in no
+    known format.
     """
     given = [paths] if isinstance(paths, str | PathLike) else list(paths)
     if not given:
         raise InvalidInput("no input is named")
-    fields = Fields(main=main_field, text=text_field, id=id_field)
+    fields = Fields(main=main_field, text=text_field, id=id_field, rows=rows)
     chosen = _named(form) if form is not None else None
     inputs = [_input(str(path), shown.get(str(path), str(path)), chosen) for path in given]
     return FileSource(inputs, fields, max_line_bytes)

@@ -1,14 +1,22 @@
 """What a corpus format is: how inputs are named and opened, what readers yield, what writers take."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
+from jobs.corpus.filter import Filter
+from jobs.corpus.rows import EVERY_ROW, Rows
+from jobs.corpus.template import Template
 from jobs.errors import InvalidInput, Problem
+
+ID = "custom_id"
+"""The field that names an item."""
 
 Line = tuple[int, bytes | Problem]
 """A 1-based line number, with the item as one line of JSON or with what is wrong with the line."""
+Read = tuple[int, bytes | Problem | None]
+"""A line as a reader gives it. None: the filter leaves the row out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +30,35 @@ class Fields:
     id: str | None = None
     """The input's field for `custom_id`, where it has another name."""
 
+    rows: Rows = field(default=EVERY_ROW, repr=False)
+    """Which rows become items, and further columns of theirs. Not in the repr, which is in every source's digest."""
+
+    def __post_init__(self) -> None:
+        named = [field for field, _ in self.moves] + [self.main] * (self.rows.template is not None)
+        for name in named:
+            if named.count(name) > 1:
+                ways = "a text field, an id field, a mapping or a template"
+                raise InvalidInput(f"field {name!r} is made twice: it is given by one of {ways}")
+
+    @property
+    def moves(self) -> tuple[tuple[str, str], ...]:
+        """Fields, and the columns that they are."""
+        named = ((self.main, self.text), (ID, self.id), *self.rows.map.items())
+        return tuple((name, column) for name, column in named if column is not None)
+
     @property
     def mapped(self) -> bool:
-        return self.text is not None or self.id is not None
+        """Whether an item is more than its line as it stands."""
+        return bool(self.moves) or self.rows.template is not None or self.rows.where is not None
+
+    @property
+    def columns(self) -> list[str]:
+        """All that a row must have."""
+        made = [self.main] * (self.rows.template is not None) + [name for name, _ in self.moves]
+        asked = [column for _, column in self.moves] + [self.main] * (self.main not in made)
+        asked += Template(self.rows.template).columns if self.rows.template is not None else ()
+        asked += Filter(self.rows.where).columns if self.rows.where is not None else ()
+        return asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +84,9 @@ class Writer(Protocol):
         ...
 
 
-Reader = Callable[[Place, Fields, int], Iterator[Line]]
-"""Given a place, the field names and the longest line allowed: the items, in order, in bounded memory."""
+Reader = Callable[[Place, Fields, int], Iterator[Read]]
+"""Given a place, the fields and the longest line allowed: the items, in order, in bounded memory. What the fields
+ask for is done (`jobs.corpus.mapping.Mapper`) or refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +122,20 @@ class Source(Protocol):
         ...
 
 
-def check_columns(name: str, columns: Sequence[str], fields: Fields) -> None:
-    """Raise InvalidInput unless an input's columns have every field that is asked for."""
-    for wanted in (fields.text or fields.main, fields.id):
-        if wanted is not None and wanted not in columns:
+def check_columns(
+    name: str, columns: Sequence[str], fields: Fields, *, has: Callable[[str], bool] | None = None
+) -> None:
+    """Raise InvalidInput unless an input's columns have every one that is asked for.
+
+    `has`: whether it has the column of that path, where its columns have others inside.
+    """
+    for wanted in fields.columns:
+        if not (wanted in columns or (has is not None and has(wanted))):
             raise InvalidInput(f"{name}: no column {wanted!r}; its columns are: {', '.join(columns)}")
 
 
-def refuse_fields(place: Place, fields: Fields, what: str) -> None:
-    """Raise InvalidInput when the caller names fields of an input that has none."""
-    if fields.mapped:
+def check_text(place: Place, fields: Fields, what: str, columns: Sequence[str]) -> None:
+    """The same of an input without named fields, whose texts have these columns."""
+    if fields.moves:
         raise InvalidInput(f"{place.name}: {what} has no fields, so neither a text field nor an id field can be named")
+    check_columns(place.name, columns, fields)

@@ -1,35 +1,38 @@
 """CSV with a header row: a column is a field; results flattened to columns."""
 
 import csv
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, BinaryIO
 
 import orjson
 
-from jobs.corpus.base import Fields, Format, Line, Place, check_columns
-from jobs.corpus.jsonl import rename
-from jobs.corpus.lines import not_utf8, read_lines
+from jobs.corpus.base import ID, Fields, Format, Place, Read, check_columns
+from jobs.corpus.lines import not_utf8, read_runs
+from jobs.corpus.mapping import Mapper
 from jobs.errors import InvalidInput, Problem
 from jobs.schemas import Result
 
-OWN = ("custom_id", "params")
+OWN = (ID, "params")
 """What every item may carry beside its task's fields; an empty cell of these stands for none."""
 LEADING = ("custom_id", "status")
 TRAILING = ("error_code", "error")
 
 
-def read(place: Place, fields: Fields, max_bytes: int, *, delimiter: str = ",") -> Iterator[Line]:
+def read(place: Place, fields: Fields, max_bytes: int, *, delimiter: str = ",") -> Iterator[Read]:
     """An item a record. A cell is text; blank records are left out."""
     csv.field_size_limit(max(csv.field_size_limit(), max_bytes))
     with place.open() as stream:
         feed = _Feed(stream, place.name, max_bytes, delimiter)
         columns = _header(feed, place.name, fields)
-        for cells in feed.records():
-            problem = feed.problem
-            if problem is not None:
-                yield problem.line, problem
+        mapper = Mapper(fields) if fields.mapped else None
+        own = [name for name in OWN if name in columns or name in fields.rows.map]
+        for number, cells in feed.records():
+            if isinstance(cells, Problem):
+                yield number, cells
             elif cells:
-                yield feed.start, _item(feed.start, columns, cells, fields)
+                yield number, _item(number, columns, cells, mapper, own)
 
 
 class CsvWriter:
@@ -87,60 +90,86 @@ FORMAT = Format("csv", (".csv",), read, CsvWriter)
 
 
 class _Feed:
-    """Feeds the csv module line by line and remembers where a record began and what was wrong in it."""
+    """Feeds the csv module many lines at a time, and knows on which line a record began and what was wrong in it."""
 
     def __init__(self, stream: BinaryIO, name: str, max_bytes: int, delimiter: str) -> None:
-        self.start = 0
-        """The line on which the present record began."""
-        self.problem: Problem | None = None
         self._name, self._max_bytes = name, max_bytes
-        self._size = 0
+        self._begun = 1
+        """The line on which the record that is being read began."""
+        self._before = 0
+        """Bytes of that record in earlier runs than the present one."""
+        self._first, self._run = 1, list[bytes]()
+        """The present run of lines, and the number of its first."""
+        self._not_utf8: dict[int, Problem] = {}
+        """Of lines of the record that is being read, and of later ones, by their numbers."""
         self._ended = False
-        self._rows = csv.reader(self._texts(stream), strict=True, delimiter=delimiter)
+        self._rows = csv.reader(chain.from_iterable(self._texts(stream)), strict=True, delimiter=delimiter)
 
-    def records(self) -> Iterator[list[str]]:
-        """The cells of each record; look at `problem` before using them. Raises InvalidInput."""
+    def records(self) -> Iterator[tuple[int, list[str] | Problem]]:
+        """The first line of each record, with its cells; or the line of what is wrong with it. Raises InvalidInput."""
+        rows = self._rows
         while True:
-            self.start, self.problem, self._size = 0, None, 0
+            self._begun, self._before = rows.line_num + 1, 0
+            found: list[str] | Problem
             try:
-                yield next(self._rows)
+                found = next(rows)
             except StopIteration:
                 return
             except csv.Error as error:
+                self._check_size(rows.line_num)
                 if self._ended:
-                    raise InvalidInput(f"{self._name}:{self.start}: a quote opened here is never closed") from error
-                self.problem = Problem(self.start, "malformed_csv", str(error))
-                yield []
+                    raise InvalidInput(f"{self._name}:{self._begun}: a quote opened here is never closed") from error
+                found = Problem(self._begun, "malformed_csv", str(error))
+            if rows.line_num > self._begun:
+                self._check_size(rows.line_num)
+            if self._not_utf8:
+                found = self._sound(found, rows.line_num)
+            yield (found.line if isinstance(found, Problem) else self._begun), found
 
-    def _texts(self, stream: BinaryIO) -> Iterator[str]:
-        for number, line in read_lines(stream, self._name, self._max_bytes):
-            self.start = self.start or number
-            if isinstance(line, Problem):
-                raise InvalidInput(f"{self._name}:{number}: {line.message}")
-            self._size += len(line)
-            if self._size > self._max_bytes:
-                raise InvalidInput(
-                    f"{self._name}:{self.start}: the record that begins here is longer than {self._max_bytes:,} bytes; "
-                    "is a quote not closed?"
-                )
-            yield self._decoded(number, line) + "\n"
+    def _texts(self, stream: BinaryIO) -> Iterator[Iterable[str]]:
+        """The lines, as many as are read at a time."""
+        for number, run in read_runs(stream, self._name, self._max_bytes):
+            if isinstance(run, Problem):
+                raise InvalidInput(f"{self._name}:{number}: {run.message}")
+            self._before = self._check_size(number - 1)
+            self._first, self._run = number, run
+            try:
+                # `newline` keeps it from taking other characters for line ends.
+                yield io.StringIO((b"\n".join(run) + b"\n").decode(), newline="\n")
+            except UnicodeDecodeError:
+                yield [self._decoded(at, line) for at, line in enumerate(run, number)]
         self._ended = True
 
     def _decoded(self, number: int, line: bytes) -> str:
         try:
-            return line.decode()
+            return line.decode() + "\n"
         except UnicodeDecodeError as error:
-            self.problem = self.problem or not_utf8(number, error)
-            return line.decode(errors="replace")
+            self._not_utf8[number] = not_utf8(number, error)
+            return line.decode(errors="replace") + "\n"
+
+    def _check_size(self, last: int) -> int:
+        """The bytes of the record that is being read, up to this line. Raises InvalidInput when they are too many."""
+        size = self._before + sum(map(len, self._run[max(0, self._begun - self._first) : last + 1 - self._first]))
+        if size > self._max_bytes:
+            raise InvalidInput(
+                f"{self._name}:{self._begun}: the record that begins here is longer than {self._max_bytes:,} bytes; "
+                "is a quote not closed?"
+            )
+        return size
+
+    def _sound(self, found: list[str] | Problem, last: int) -> list[str] | Problem:
+        """What was found up to this line, or the problem of its first line that is not UTF-8."""
+        problems = [self._not_utf8.pop(number) for number in sorted(self._not_utf8) if number <= last]
+        return problems[0] if problems and not isinstance(found, Problem) else found
 
 
 def _header(feed: _Feed, name: str, fields: Fields) -> list[str]:
     """The column names. Raises InvalidInput when they do not name every field that is asked for."""
-    columns = next((cells for cells in feed.records() if cells or feed.problem), None)
+    columns = next((cells for _, cells in feed.records() if cells), None)
     if columns is None:
         raise InvalidInput(f"{name}: the file is empty; a CSV begins with a row of column names")
-    if feed.problem is not None:
-        raise InvalidInput(f"{name}:{feed.problem.line}: {feed.problem.message}")
+    if isinstance(columns, Problem):
+        raise InvalidInput(f"{name}:{columns.line}: {columns.message}")
     doubled = sorted({column for column in columns if columns.count(column) > 1})
     if doubled:
         raise InvalidInput(f"{name}: column {doubled[0]!r} is there twice")
@@ -148,16 +177,17 @@ def _header(feed: _Feed, name: str, fields: Fields) -> list[str]:
     return columns
 
 
-def _item(number: int, columns: list[str], cells: list[str], fields: Fields) -> bytes | Problem:
+def _item(
+    number: int, columns: list[str], cells: list[str], mapper: Mapper | None, own: Sequence[str]
+) -> bytes | Problem | None:
     if len(cells) != len(columns):
         found, named = _counted(len(cells), "cell"), _counted(len(columns), "column")
         return Problem(number, "malformed_csv", f"{found} where the header names {named}")
-    item: dict[str, Any] = dict(zip(columns, cells, strict=True))
-    try:
-        rename(item, fields)
-    except ValueError as error:
-        return Problem(number, "invalid_id", str(error))
-    for name in OWN:
+    row: dict[str, Any] = dict(zip(columns, cells, strict=True))
+    item = row if mapper is None else mapper.item(number, row)
+    if not isinstance(item, dict):
+        return item
+    for name in own:
         if item.get(name) == "":
             del item[name]
     if (cell := item.get("params")) is not None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import orjson
 
-from jobs.corpus.base import Fields, Format, Line, Place, refuse_fields
+from jobs.corpus.base import ID, Fields, Format, Place, Read, check_text
+from jobs.corpus.mapping import Mapper
 from jobs.errors import InvalidInput, Problem
 
 SUFFIX = ".txt"
@@ -17,12 +18,13 @@ Found = Path | OSError
 """A file, or why a folder inside cannot be read."""
 
 
-def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Line]:
+def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Read]:
     """An item a file; folders inside are read too. What cannot be read is a problem of its own."""
-    refuse_fields(place, fields, "a folder of texts")
+    check_text(place, fields, "a folder of texts", (ID, fields.main))
+    mapper = Mapper(fields)
     number = 0
     for number, found in enumerate(_files(place.path), start=1):
-        yield number, _item(number, found, place.path, fields.main, max_bytes)
+        yield number, _item(number, found, place.path, fields.main, mapper, max_bytes)
     if number == 0:
         raise InvalidInput(f"{place.name}: the folder has no {SUFFIX} files")
 
@@ -90,14 +92,15 @@ def _regular(found: Found) -> Path:
     return found
 
 
-def _item(number: int, found: Found, folder: Path, main: str, max_bytes: int) -> bytes | Problem:
+def _item(number: int, found: Found, folder: Path, main: str, mapper: Mapper, max_bytes: int) -> bytes | Problem | None:
     name = _inside(folder, found).as_posix()
     try:
         with _regular(found).open("rb") as stream:
             data = stream.read(max_bytes + 1)
         if len(data) > max_bytes:
             return Problem(number, "line_too_long", f"{name}: longer than {max_bytes:,} bytes (setting max_line_bytes)")
-        return orjson.dumps({"custom_id": name, main: data.decode("utf-8-sig")})
+        item = mapper.item(number, {ID: name, main: data.decode("utf-8-sig")})
+        return orjson.dumps(item) if isinstance(item, dict) else item
     except UnicodeDecodeError as error:
         return Problem(number, "not_utf8", f"{name}: not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}")
     except TypeError:

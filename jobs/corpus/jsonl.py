@@ -1,23 +1,27 @@
 """JSON Lines: an object or a bare string a line; results one object a line."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import orjson
 
-from jobs.corpus.base import Fields, Format, Line, Place
-from jobs.corpus.lines import read_lines
+from jobs.corpus.base import Fields, Format, Place, Read
+from jobs.corpus.lines import read_runs
+from jobs.corpus.mapping import Mapper
 from jobs.errors import Problem
 
 
-def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Line]:
-    """The lines as they are, blank ones left out; fields are renamed where the caller named some."""
+def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Read]:
+    """The lines as they are, blank ones left out; mapped where the caller says how."""
+    mapper = Mapper(fields) if fields.mapped else None
     with place.open() as stream:
-        for number, line in read_lines(stream, place.name, max_bytes):
-            if isinstance(line, Problem):
-                yield number, line
-            elif line and not line.isspace():
-                yield number, _renamed(number, line, fields) if fields.mapped else line
+        for start, run in read_runs(stream, place.name, max_bytes):
+            if isinstance(run, Problem):
+                yield start, run
+                continue
+            for number, line in enumerate(run, start):
+                if line and not line.isspace():
+                    yield number, line if mapper is None else _mapped(number, line, mapper)
 
 
 class JsonlWriter:
@@ -36,38 +40,20 @@ class JsonlWriter:
 FORMAT = Format("jsonl", (".jsonl", ".ndjson"), read, JsonlWriter)
 
 
-def _renamed(number: int, line: bytes, fields: Fields) -> bytes | Problem:
-    """The line under the task's field names. What is no JSON object passes as it is: the intake says why."""
+def _mapped(number: int, line: bytes, mapper: Mapper) -> bytes | Problem | None:
+    """The line under the task's field names. What is no JSON object or text passes as it is: the intake says why."""
     try:
-        item = orjson.loads(line)
-        if not isinstance(item, dict):
+        row = orjson.loads(line)
+        if isinstance(row, str):
+            item = mapper.text(number, row)
+            if item == {mapper.main: row}:
+                return line
+        elif isinstance(row, dict):
+            item = mapper.item(number, row)
+        else:
             return line
-        rename(item, fields)
-        return orjson.dumps(item)
+        return orjson.dumps(item) if isinstance(item, dict) else item
     except orjson.JSONDecodeError:
         return line
-    except KeyError as error:
-        return Problem(number, "missing_field", f"no field {error.args[0]!r}; the line has: {_shown(item)}")
-    except ValueError as error:
-        return Problem(number, "invalid_id", str(error))
     except TypeError as error:
         return Problem(number, "malformed_json", str(error))
-
-
-def rename(item: dict[str, Any], fields: Fields) -> None:
-    """Move the named fields to their place. A number as id becomes text. Raises KeyError, ValueError for no id."""
-    if fields.id is not None:
-        value = item[fields.id]
-        if value is None or value == "":
-            raise ValueError(f"field {fields.id!r} is {'null' if value is None else 'empty'}, so the item has no id")
-        is_number = isinstance(value, int) and not isinstance(value, bool)
-        item["custom_id"] = str(value) if is_number else value
-    if fields.text is not None:
-        item[fields.main] = item[fields.text]
-        if fields.text not in (fields.main, "custom_id"):
-            del item[fields.text]
-
-
-def _shown(item: dict[str, Any]) -> str:
-    names = [name[:40] for name in item][:20]
-    return ", ".join(names) or "no fields"

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from jobs.corpus import jsonl, text
-from jobs.corpus.base import Fields, Format, Line, Place
-from jobs.errors import InvalidInput
+from jobs.corpus.base import Fields, Format, Line, Place, Read
+from jobs.corpus.selection import selected
+from jobs.errors import EmptyInput, InvalidInput
 
 STDIN = "-"
 BUFFER_BYTES = 1 << 20
@@ -29,25 +30,18 @@ class FileSource:
         """The number of the last line of each input read so far."""
         self._versions: dict[Path, Hashable] = {}
         """The version of each file or folder when its fingerprint was taken."""
+        self.filtered = 0
+        """Rows that the filter has left out, as far as was read."""
 
     def __iter__(self) -> Iterator[Line]:
-        self._lasts = []
-        before = 0
-        for form, place in self._inputs:
-            self._lasts.append(sys.maxsize)
-            number = 0
-            try:
-                for number, line in form.read(place, self._fields, self._max_line_bytes):
-                    yield before + number, line
-                self._refuse_changed(form, place)
-            except OSError as error:
-                raise InvalidInput(f"{place.name}: cannot be read: {error.strerror}") from error
-            before += number
-            self._lasts[-1] = before
+        """Raises EmptyInput when the filter leaves out every row, InvalidInput for what cannot be read."""
+        once = any(isinstance(form, _Piped) for form, _ in self._inputs)
+        yield from selected(self._read, self._fields.rows, once=once)
+        self._refuse_changed(*self._inputs[len(self._lasts) - 1])  # of which a limit may have left a part unread
 
     def fingerprint(self) -> str | None:
-        """SHA-256 over what decides the items: formats, field names and contents. None with a pipe among the inputs."""
-        digest = hashlib.sha256(repr(self._fields).encode())
+        """SHA-256 over what decides the items: formats, fields, rows, contents. None with a pipe among the inputs."""
+        digest = hashlib.sha256(repr(self._fields).encode() + self._fields.rows.digest)
         for form, place in self._inputs:
             if isinstance(form, _Piped):
                 return None
@@ -63,6 +57,28 @@ class FileSource:
         """The file, and the line in it, of a line number already given out."""
         at = bisect_left(self._lasts, line)
         return self._inputs[at][1].name, line - (self._lasts[at - 1] if at else 0)
+
+    def _read(self) -> Iterator[Line]:
+        """Every row that the filter takes."""
+        self._lasts, self.filtered = [], 0
+        before, taken = 0, False
+        for form, place in self._inputs:
+            self._lasts.append(sys.maxsize)
+            number = 0
+            try:
+                for number, line in form.read(place, self._fields, self._max_line_bytes):
+                    if line is None:
+                        self.filtered += 1
+                    else:
+                        taken = True
+                        yield before + number, line
+                self._refuse_changed(form, place)
+            except OSError as error:
+                raise InvalidInput(f"{place.name}: cannot be read: {error.strerror}") from error
+            before += number
+            self._lasts[-1] = before
+        if self.filtered and not taken:
+            raise EmptyInput(f"the filter {self._fields.rows.where!r} leaves out all {self.filtered:,} rows")
 
     def _refuse_changed(self, form: Format, place: Place) -> None:
         """What was fingerprinted must be what was read, or the same idempotency key would mean two inputs."""
@@ -109,7 +125,7 @@ def stdin_place() -> Place:
     return Place("standard input", Path(STDIN), opened)
 
 
-def _read_sniffed(place: Place, fields: Fields, max_bytes: int) -> Iterator[Line]:
+def _read_sniffed(place: Place, fields: Fields, max_bytes: int) -> Iterator[Read]:
     """JSON Lines if the first byte that is not blank begins an object or a string, else a text a line."""
     stream = place.open()
     start = cast(io.BufferedReader, stream).peek(SNIFFED_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()

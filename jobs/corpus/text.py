@@ -4,25 +4,27 @@ from collections.abc import Iterator
 
 import orjson
 
-from jobs.corpus.base import Fields, Format, Line, Place, refuse_fields
+from jobs.corpus.base import Fields, Format, Place, Read, check_text
 from jobs.corpus.lines import not_utf8, read_lines
+from jobs.corpus.mapping import Mapper
 from jobs.errors import Problem
 
 
-def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Line]:
+def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Read]:
     """An item a line."""
-    refuse_fields(place, fields, "a text")
+    check_text(place, fields, "a text", (fields.main,))
+    mapper = Mapper(fields)
     with place.open() as stream:
         for number, line in read_lines(stream, place.name, max_bytes):
-            yield number, line if isinstance(line, Problem) else item_line(number, line, fields.main)
+            yield number, line if isinstance(line, Problem) else _item(number, line, mapper)
 
 
-def item_line(number: int, text: bytes, main: str) -> bytes | Problem:
-    """A text as an item of its main field."""
+def _item(number: int, line: bytes, mapper: Mapper) -> bytes | Problem | None:
     try:
-        return orjson.dumps({main: text.decode()})
+        item = mapper.text(number, line.decode())
     except UnicodeDecodeError as error:
         return not_utf8(number, error)
+    return orjson.dumps(item) if isinstance(item, dict) else item
 
 
 FORMAT = Format("text", (".txt", ".text"), read)

@@ -17,10 +17,10 @@ from jobs.errors import (
     UsageError,
 )
 from jobs.schedules import times
+from jobs.schedules.making import fields
 from jobs.schemas import Job
 from jobs.states import JobState, RunState
 from jobs.store.schedules import Firing
-from jobs.tasks import find
 
 if TYPE_CHECKING:
     from jobs.client import Client
@@ -211,11 +211,13 @@ def _looks(firing: Firing) -> bool:
 
 def _source(firing: Firing, settings: "Settings") -> "Source":
     spec = firing.schedule.spec
+    wanted = fields(spec)
     return corpus.open_source(
         spec.inputs,
-        text_field=spec.text_field,
-        id_field=spec.id_field,
-        main_field=find(spec.task).main_field,
+        text_field=wanted.text,
+        id_field=wanted.id,
+        main_field=wanted.main,
+        rows=wanted.rows,
         max_line_bytes=settings.max_line_bytes,
         form=spec.format,
     )

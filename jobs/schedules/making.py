@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from jobs.corpus import Fields, Rows
 from jobs.errors import InvalidParams
 from jobs.schedules import times
 from jobs.schemas import MOST_NAME, Schedule, ScheduleSpec
-from jobs.tasks import resolve
+from jobs.tasks import find, resolve
 
 if TYPE_CHECKING:
     from jobs.client import Client
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def add(store: "Store", client: "Client", name: str, spec: ScheduleSpec, *, tenant: str = "default") -> Schedule:
-    """A new schedule of this name. Raises InvalidParams, UnknownTask, UnknownModel, ModelMismatch."""
+    """A new schedule of this name. Raises InvalidParams, InvalidInput, UnknownTask, UnknownModel, ModelMismatch."""
     times.check(spec)
     task, given = resolve(spec.task, spec.params)
+    fields(spec)
     registry = client.registry_of(tenant)
     registry.check(task, spec.model or registry.only(task).name, given)
     if not name or len(name) > MOST_NAME or "\0" in name:
@@ -25,6 +27,12 @@ def add(store: "Store", client: "Client", name: str, spec: ScheduleSpec, *, tena
     if first is None:
         raise InvalidParams(f"ends_at {spec.ends_at} leaves no time at which schedule {name!r} is due")
     return store.schedules.create(tenant, name, spec, first)
+
+
+def fields(spec: ScheduleSpec) -> Fields:
+    """What of its inputs becomes items. Raises InvalidInput."""
+    asked = {name: getattr(spec, name) for name in ("map", "template", "where", "limit", "sample", "seed")}
+    return Fields(main=find(spec.task).main_field, text=spec.text_field, id=spec.id_field, rows=Rows(**asked))
 
 
 def resume(store: "Store", schedule_id: str) -> Schedule:

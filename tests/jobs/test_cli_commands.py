@@ -4,12 +4,15 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+import orjson
 import pytest
 
 from jobs import cli, tasks
+from jobs.retries import RetrySource
 from jobs.store import Store
 from tests.rows import queued_job
 
@@ -498,3 +501,53 @@ def test_what_goes_on_needs_a_canary(call: Call, tmp_path: Path) -> None:
     said = call("submit", "classify", "in.txt", "--model", "fake", "--go-on")
 
     assert (said.code, "there is none" in said.err) == (1, True)
+
+
+REVIEWS = """\
+{"title": "Tea", "doc": {"body": "warm"}, "stars": 5}
+{"title": "Coffee", "doc": {"body": "cold"}, "stars": 2}
+{"title": "Rain", "doc": {"body": "wet"}, "stars": 4}
+{"title": "Sun", "doc": {"body": "hot"}, "stars": 4}
+"""
+ROWS = ("--map", "custom_id=title", "--template", r"{title}\n{doc.body}", "--where", "stars > 3", "--limit", "2")
+
+
+def test_the_rows_that_become_items_are_told_on_the_command_line(call: Call, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(REVIEWS, encoding="utf-8")
+    what = ("classify", "in.jsonl", "--model", "fake", *ROWS)
+
+    dry, submitted = call("run", *what, "--dry-run"), call("submit", *what)
+    listed = call("list").out
+    with closing(Store.open(f"sqlite:///{home}/textmill.db")) as store:
+        lines = [line for _, line in RetrySource(store, submitted.out.strip()) if isinstance(line, bytes)]
+
+    assert (dry.code, submitted.code) == (0, 0)
+    assert "2 in 1 chunks" in dry.out
+    assert "textmill: the filter leaves out 1 row(s)" in dry.err
+    assert "textmill: the filter leaves out 1 row(s)" in submitted.err
+    assert submitted.out.strip() in listed
+    items = [orjson.loads(bytes(line)) for line in lines]
+    assert [item["text"] for item in items] == ["Tea\nwarm", "Rain\nwet"]
+    assert [item["custom_id"] for item in items] == ["Tea", "Rain"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--where", "stars >> 3"), "the filter cannot be read at character 8, '> 3'"),
+        (("--template", "{title"), "the template cannot be read at character 1"),
+        (("--map", "text"), "['text'] are not FIELD=COLUMN, each field once"),
+        (("--map", "text=a", "--map", "text=b"), "are not FIELD=COLUMN, each field once"),
+        (("--seed", "3"), "there is no sample"),
+        (("--limit", "0"), "0 is not in the range"),
+    ],
+)
+def test_rows_that_cannot_be_meant_are_a_wrong_command_line(
+    call: Call, tmp_path: Path, wrong: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "in.jsonl").write_text(REVIEWS, encoding="utf-8")
+
+    refused = call("submit", "classify", "in.jsonl", "--model", "fake", *wrong)
+
+    assert refused.code == 2
+    assert said in refused.err

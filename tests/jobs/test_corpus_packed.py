@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import tempfile
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +12,8 @@ import orjson
 import pyarrow
 import pytest
 import zstandard
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from jobs.corpus import Source, open_sink, open_source
@@ -205,3 +208,44 @@ def test_no_results_are_an_empty_table(tmp_path: Path) -> None:
     with open_sink(tmp_path / "out.parquet", columns=["labels"]):
         pass
     assert parquet.read_table(tmp_path / "out.parquet").num_rows == 0
+
+
+CELLS: dict[str, st.SearchStrategy[Any]] = {
+    "text": st.text(st.characters(codec="utf-8"), max_size=5)
+    | st.sampled_from(['","', '"', "\\", '\\","', "\n", "%b"]),
+    "number": st.integers(-(2**63), 2**63 - 1),
+    "real": st.floats(),
+    "yes": st.booleans(),
+    "tags": st.lists(st.text(st.characters(codec="utf-8"), max_size=3), max_size=2),
+    'q"%': st.dates(),
+}
+
+
+@given(rows=st.lists(st.fixed_dictionaries({name: cell | st.none() for name, cell in CELLS.items()}), max_size=5))
+@example(rows=[dict.fromkeys(CELLS) | {"text": "a"}])
+@example(rows=[dict.fromkeys(CELLS) | {"text": '","', "number": 1}, dict.fromkeys(CELLS)])
+def test_parquet_items_are_what_orjson_says_of_each_row(rows: list[dict[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.parquet"
+        types = [pyarrow.string(), pyarrow.int64(), pyarrow.float64(), pyarrow.bool_()]
+        types += [pyarrow.list_(pyarrow.string()), pyarrow.date32()]
+        schema = pyarrow.schema(list(zip(CELLS, types, strict=True)))
+        parquet.write_table(pyarrow.Table.from_pylist(rows, schema), path)
+        found = items(open_source(path))
+        named = items(open_source(path, main_field="prompt", text_field="text", id_field="number"))
+
+    plain = [orjson.loads(orjson.dumps({k: v for k, v in row.items() if v is not None})) for row in rows]
+    assert found == plain
+    for row, item in zip(plain, named, strict=True):
+        if "number" not in row:
+            assert item == "invalid_id"
+        else:
+            moved = {"prompt": row["text"]} if "text" in row else {}
+            rest = {name: value for name, value in row.items() if name != "text"}
+            assert item == rest | moved | {"custom_id": str(row["number"])}
+
+
+def test_a_parquet_text_that_is_not_utf8_costs_its_row_alone(tmp_path: Path) -> None:
+    texts = pyarrow.array([b"one", b"\xff", b"three"]).cast(pyarrow.binary())
+    wrong = pyarrow.Array.from_buffers(pyarrow.string(), 3, texts.buffers())
+    assert items(open_source(table(tmp_path, {"text": wrong}))) == [{"text": "one"}, "not_utf8", {"text": "three"}]

@@ -1,16 +1,20 @@
 """Sources: what files of each format give, and what is said of files that cannot be read."""
 
+import csv
 import errno
 import io
 import os
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import orjson
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from jobs.corpus import ItemSource, Source, open_source
+from jobs.corpus import ItemSource, Source, lines, open_source
 from jobs.errors import InvalidInput, Problem
 from jobs.schemas import Item
 
@@ -385,3 +389,98 @@ def _lock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
+
+
+PIECES = (
+    b'"',
+    b'""',
+    b",",
+    b"\n",
+    b"\r\n",
+    b"a",
+    b"b c",
+    b"\xc3\xa9",
+    b"\xff",
+    b"\n\n",
+    b'"x, y"',
+    b'"two\nlines"',
+    b"\\",
+    b"\r",
+)
+
+
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=40), block=st.sampled_from([1, 2, 3, 7, 64]))
+@example(pieces=[b'"two\nlines"', b",", b"a", b"\n", b"\xff", b"\n"], block=3)
+@example(pieces=[b'"', b"\xff", b"\n", b"a", b'"', b",", b"b c"], block=2)
+def test_records_are_those_of_the_csv_module_whatever_the_blocks(pieces: list[bytes], block: int) -> None:
+    content = b"text,n\n" + b"".join(pieces)
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
+        path = written(Path(folder), "a.csv", content)
+        whole = _outcome(path)
+        patched.setattr(lines, "BLOCK_BYTES", block)
+        in_pieces = _outcome(path)
+
+    assert in_pieces == whole == _plainly(content)
+
+
+def _outcome(path: Path) -> list[object]:
+    """The items, and the error that ends them."""
+    found: list[object] = []
+    try:
+        found += items(open_source(path))
+    except InvalidInput:
+        found.append("refused")
+    return found if "refused" not in found else ["refused"]
+
+
+def _plainly(content: bytes) -> list[object]:
+    """The same by the csv module alone, line by line."""
+    texts = [line.rstrip(b"\r\n") for line in content.removesuffix(b"\n").split(b"\n")]
+    rows = csv.reader([text.decode(errors="surrogateescape") + "\n" for text in texts], strict=True)
+    found: list[object] = []
+    next(rows)
+    while True:
+        begun = rows.line_num + 1
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return found
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                return ["refused"]
+            found.append((begun, "malformed_csv"))
+            continue
+        bad = [at for at in range(begun, rows.line_num + 1) if _is_bad(texts[at - 1])]
+        if bad:
+            found.append((bad[0], "not_utf8"))
+        elif len(cells) not in (0, 2):
+            found.append((begun, "malformed_csv"))
+        elif cells:
+            found.append((begun, {"text": cells[0], "n": cells[1]}))
+
+
+def _is_bad(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+@given(
+    content=st.lists(st.sampled_from([b"a", b"bc" * 5, b"\n", b"\r\n", b"\xef\xbb\xbf", b"d" * 11])).map(b"".join),
+    block=st.integers(1, 12),
+)
+def test_lines_are_the_same_whatever_the_blocks(content: bytes, block: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lines, "BLOCK_BYTES", block)
+        found = list(lines.read_lines(io.BytesIO(content), "a", 10))
+
+    expected = [text.removesuffix(b"\r") for text in content.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
+    if not expected[-1]:
+        del expected[-1]
+    assert [number for number, _ in found] == list(range(1, len(expected) + 1))
+    assert [None if isinstance(line, Problem) else line for _, line in found] == [
+        text if len(text) <= 10 else None for text in expected
+    ]

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import update
 
 from jobs.client import Client
-from jobs.errors import InvalidParams, ModelMismatch, UnknownJob, UnknownModel, UnknownSchedule
+from jobs.errors import InvalidInput, InvalidParams, ModelMismatch, UnknownJob, UnknownModel, UnknownSchedule
 from jobs.queue import Queue
 from jobs.schedules import making
 from jobs.schedules.firing import Scheduler
@@ -105,6 +105,20 @@ def test_a_due_time_becomes_a_job(store: Store, make: Make, fire: Callable[..., 
     following = store.schedules.get(schedule.id).next_due_at
     assert following is not None
     assert following == run.due_at + timedelta(hours=1)
+
+
+def test_a_schedule_takes_the_rows_that_were_asked_for(store: Store, make: Make, fire: Callable[..., None]) -> None:
+    schedule = make(where="text ~ 't'", template="<{text}>", limit=1)
+    fire(2)
+    (run,) = store.schedules.runs(schedule.id)
+    assert (run.state, run.n_items) == (RunState.SUBMITTED, 1)
+    with pytest.raises(InvalidInput, match="the filter cannot be read"):
+        make("other", where="text ~")
+    nothing = make("nothing", where="text = 'four'")
+    fire(2)
+    (run,) = store.schedules.runs(nothing.id)
+    assert run.state is RunState.EMPTY
+    assert run.note == "the filter \"text = 'four'\" leaves out all 3 rows"
 
 
 def test_many_schedulers_fire_each_time_once(store: Store, client: Client, configured: Settings, make: Make) -> None:

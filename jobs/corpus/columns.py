@@ -1,0 +1,65 @@
+"""Columns of a row: how one is named, also inside nested JSON, and what its value is as text."""
+
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
+from operator import itemgetter
+from typing import Any
+
+import orjson
+
+Row = dict[str, Any]
+"""An input's row by its column names, as its format reads it."""
+
+
+def column(path: str) -> Callable[[Row], Any]:
+    """Finds a column's value in a row. A dotted path (`doc.body`) goes into objects, unless a column is called so.
+
+    What it returns raises KeyError with the path for a row that has no such column; what lies inside null is null.
+    """
+    parts = path.split(".")
+
+    def plain(row: Row) -> Any:
+        return row[path]
+
+    def dotted(row: Row) -> Any:
+        if path in row:
+            return row[path]
+        value: Any = row
+        for part in parts:
+            if value is None:
+                return None
+            if not isinstance(value, dict) or part not in value:
+                raise KeyError(path)
+            value = value[part]
+        return value
+
+    return plain if len(parts) == 1 else dotted
+
+
+def columns(paths: Sequence[str]) -> Callable[[Row], tuple[Any, ...]]:
+    """Finds the values of several columns, in their order. Raises KeyError likewise."""
+    if len(paths) > 1 and not any("." in path for path in paths):
+        return itemgetter(*paths)
+    found = [column(path) for path in paths]
+    return lambda row: tuple([value(row) for value in found])
+
+
+def as_text(value: Any) -> str:
+    """Text as it is, null as none at all, anything else as it stands in JSON. Raises TypeError for what cannot."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    data = orjson.dumps(value, default=plain)
+    text: str = orjson.loads(data) if data.startswith(b'"') else data.decode()
+    return text
+
+
+def plain(value: Any) -> Any:
+    """What JSON has no word for, for orjson."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, Decimal | date | datetime | time):
+        return str(value)
+    raise TypeError(f"{type(value).__name__}")
