@@ -133,6 +133,7 @@ class Upkeep:
             done["abandoned"] = self._store.jobs.abandon_stale(self._settings.loading_timeout_s)
             done["forgotten"] = self._store.workers.prune(FORGET_S)
             done["ended"] = self._end_idle_sessions()
+            self._store.overview.summarise()
         self._rounds += 1
         done = {name: count for name, count in done.items() if count}
         if done.keys() - {"hints", "forecast", "webhooks"}:

@@ -12,7 +12,6 @@ from jobs.store.insight import Insight
 from jobs.store.jobs import Jobs
 from jobs.store.keys import Keys
 from jobs.store.leaders import Leaders
-from jobs.store.listing import Listing
 from jobs.store.models import Models
 from jobs.store.overview import Overview
 from jobs.store.results import Results
@@ -42,11 +41,8 @@ class Store:
     def __init__(self, database: Database, *, lease_s: float) -> None:
         self._db = database
         self.jobs = Jobs(database)
-        self.listing = Listing(database)
-        self.overview = Overview(database)
         self.chunks = Chunks(database, lease_s=lease_s)
         self.results = Results(database)
-        self.insight = Insight(database, self.jobs, self.results)
         self.supervision = Supervision(database)
         self.retention = Retention(database)
         self.retries = Retries(database, self.jobs, self.results)
@@ -62,6 +58,8 @@ class Store:
         self.tenants = Tenants(database)
         self.schedules = Schedules(database)
         self.webhooks = Webhooks(database)
+        self.overview = Overview(database)
+        self.insight = Insight(database, self.jobs, self.results)
 
     @classmethod
     def open(cls, url: str, *, lease_s: float = 60.0) -> "Store":

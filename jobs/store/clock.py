@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam
+from sqlalchemy import BigInteger, ColumnElement, bindparam
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
@@ -20,6 +20,13 @@ class later(FunctionElement[datetime]):  # noqa: N801
         super().__init__(seconds if isinstance(seconds, ColumnElement) else bindparam(None, float(seconds)))
 
 
+class whole_seconds(FunctionElement[int]):  # noqa: N801
+    """`whole_seconds(moment)` is how many seconds passed from 1970 to this column's moment, rounded down."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
 def now() -> later:
     """The present moment."""
     return later(0.0)
@@ -34,3 +41,14 @@ def _postgresql(element: later, compiler: Any, **kw: Any) -> str:
 def _sqlite(element: later, compiler: Any, **kw: Any) -> str:
     seconds = compiler.process(element.clauses, **kw)
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%.3f seconds', {seconds}))"
+
+
+@compiles(whole_seconds, "postgresql")
+def _seconds_postgresql(element: whole_seconds, compiler: Any, **kw: Any) -> str:
+    return f"CAST(floor(extract(epoch FROM {compiler.process(element.clauses, **kw)})) AS bigint)"
+
+
+@compiles(whole_seconds, "sqlite")
+def _seconds_sqlite(element: whole_seconds, compiler: Any, **kw: Any) -> str:
+    # Without the fraction, which strftime would round up.
+    return f"CAST(strftime('%s', substr({compiler.process(element.clauses, **kw)}, 1, 19)) AS integer)"

@@ -1,54 +1,56 @@
-"""What those who look into one job want to see: its chunks, its times, its failures, its results beside its items."""
+"""What became of one job, for those who look closely: its chunks, times and failures, its results beside the inputs."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+import builtins
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-import orjson
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, or_, select
 
-from jobs.schemas import Job, Result
-from jobs.states import ChunkState
-from jobs.store import ids, progress, rows
-from jobs.store.clock import now
+from jobs.errors import InvalidInput, InvalidParams, UnknownJob
+from jobs.schemas import Delivery, Job, Result
+from jobs.states import CanaryState, ChunkState
+from jobs.store import failing, ids, progress
+from jobs.store.clock import now, whole_seconds
 from jobs.store.dialect import Database
-from jobs.store.failing import items_of
 from jobs.store.jobs import Jobs
-from jobs.store.overview import piece_of
 from jobs.store.results import Results, results_of
-from jobs.store.retention import check_there
-from jobs.store.tables import chunks, jobs, results
-from jobs.store.values import ResultRow
+from jobs.store.retention import NOT_GONE
+from jobs.store.tables import chunks, deliveries, jobs, results, webhooks
 
-CELLS = 400
-PACE_PIECES = 60
-PAGE_BYTES = 2**20
-"""Outputs of a page may have so many bytes; one alone may have more."""
-FAILING_CHUNKS, FAILED_ITEMS = 40, 2000
-"""Of a job, that are looked at for what its failures have in common."""
-RETRIES = 50
-"""Of a job, that are listed."""
+T = TypeVar("T")
 
-_LIVE = (ChunkState.HELD, ChunkState.PENDING, ChunkState.RUNNING, ChunkState.DONE, ChunkState.CANCELLED)
-"""The states of chunks that stand for their items: a split one's are its children's."""
+CELLS, BUCKETS, LIVE_S = 400, 60, 3600.0
+"""A strip's cells and a pace's buckets unless asked otherwise; how much of a live job's life its pace is told of."""
+CODES, RELATED = 50, 200
+"""Kinds of failures, and retries or deliveries, that are told of at most."""
+ROWS, LARGEST, SCANNED, SPANS = 200, 2**20, 20_000, 100
+"""Of a page of results: its rows, the characters of results and the bytes of inputs in it, and the items and chunks
+that are looked at for those asked for."""
+_SIZE = sum(
+    (func.coalesce(func.length(results.c[name]), 0) for name in ("output", "error", "kept")),
+    func.coalesce(func.length(results.c.vector), 0) * 5,
+)
+"""Characters of a result as it is shown, about: four bytes of a vector are a number of some twenty digits."""
 
 
 class Cell(NamedTuple):
-    """Some neighbouring chunks."""
+    """A chunk, or several that follow each other."""
 
     seq_lo: int
     seq_hi: int
+    """Exclusive."""
     states: dict[str, int]
-    """How many chunks are in each state."""
+    """How many chunks are in which state; those that were split count as their parts."""
     n_ok: int
     n_error: int
-    tries: int
-    """Of the chunk that was tried most often."""
+    attempts: int
+    """The most that one of them needed."""
 
 
 class Phase(NamedTuple):
-    """A time in a job's life."""
+    """`loading`, `waiting`, `running` or `finished`."""
 
     name: str
     start_at: datetime
@@ -56,31 +58,32 @@ class Phase(NamedTuple):
     """None: it goes on."""
 
 
-class Piece(NamedTuple):
-    """What was done in a piece of time. A chunk counts when it is finished, all at once."""
-
+class Pace(NamedTuple):
     start_at: datetime
     items: int
     tokens: int
 
 
 class Sample(NamedTuple):
+    """An item that failed."""
+
     seq: int
     custom_id: str
     message: str
 
 
-class Failure(NamedTuple):
-    """Failed items of one code."""
+class Failures(NamedTuple):
+    """The items of a job that failed with one code."""
 
     code: str
-    n: int
-    """Of those that were looked at."""
+    n_items: int
     samples: list[Sample]
+    estimated: bool
+    """There were too many to look at each: `n_items` is scaled up from some."""
 
 
 class Trouble(NamedTuple):
-    """A chunk that was tried more than once, or crashed its worker."""
+    """A chunk that did not go smoothly."""
 
     seq_lo: int
     seq_hi: int
@@ -88,173 +91,343 @@ class Trouble(NamedTuple):
     attempt: int
     crashes: int
     errors: int
+    n_error: int
     last_error: str | None
-    worker_id: str | None
+    worker: str | None
+    """The last one that held it."""
 
 
 class Event(NamedTuple):
-    """Something that happened to a job."""
+    """`created`, `sealed`, `canary`, `started`, `went_on`, `retried`, `delivery`, or the state it ended in."""
 
     at: datetime
-    text: str
-    job_id: str | None = None
-    """Another job that has to do with it."""
+    name: str
+    about: str
+    """The id of the retry or the job it retries; what came of a canary or a delivery; why it ended."""
 
 
-class Beside(NamedTuple):
-    """A result beside its item."""
+class Sent(NamedTuple):
+    """News of the job on its way to a webhook."""
 
-    item: dict[str, Any]
-    result: Result
+    url: str
+    delivery: Delivery
+
+
+class Item(NamedTuple):
+    """A result beside its input."""
+
+    seq: int
+    custom_id: str
+    status: str
+    line: bytes | None
+    """The item as it came in, a line of JSON. None: it is too long to be shown."""
+    result: Result | None
+    """None: it is too long to be shown."""
+
+
+class Page(NamedTuple):
+    items: list[Item]
+    next_seq: int | None
+    """`after_seq` of the next page, which may be needed even though this one is short. None: there are no more."""
 
 
 class Insight:
-    """Looks into single jobs. Ids are whole; one that no job has raises UnknownJob."""
+    """One job at a time. An id that no job (of the tenant, if one is given) has raises UnknownJob."""
 
-    def __init__(self, database: Database, jobs: Jobs, results: Results) -> None:
-        self._db, self._jobs, self._results = database, jobs, results
+    def __init__(self, database: Database, owner: Jobs, stored: Results) -> None:
+        self._db, self._jobs, self._results = database, owner, stored
 
-    def strip(self, job_id: str, cells: int = CELLS) -> list[Cell]:
-        """The job's chunks in the order of their items, evenly merged to at most so many cells."""
-        job = ids.parse(job_id)
-        mine = and_(chunks.c.job_id == job, chunks.c.state.in_([str(each) for each in _LIVE]))
+    def strip(self, job_id: str, cells: int = CELLS, *, tenant: str | None = None) -> list[Cell]:
+        """The chunks in the order of their items; many are merged to cells of equally many items, `cells` at most.
 
-        def work(connection: Connection) -> list[Cell]:
-            count, last = connection.execute(select(func.count(), func.max(chunks.c.seq_hi)).where(mine)).one()
-            if not count:
-                return []
-            width = max(1, -(-last // cells)) if count > cells else 0
-            cell = chunks.c.seq_lo // width if width else chunks.c.seq_lo
-            sums = (func.count(), func.min(chunks.c.seq_lo), func.max(chunks.c.seq_hi), func.sum(chunks.c.n_ok))
-            more = (func.sum(chunks.c.n_error), func.max(chunks.c.attempt))
-            wanted = select(cell, chunks.c.state, *sums, *more).where(mine).group_by(cell, chunks.c.state)
-            return _cells(connection.execute(wanted.order_by(cell)).all())
+        One aggregate over the job's chunks, as its progress is.
+        """
+        if cells < 1:
+            raise InvalidParams(f"a strip of {cells} cells; allowed: 1 and more")
 
-        return self._db.read(work)
+        def work(connection: Connection, job: Row[Any]) -> list[Cell]:
+            mine = (chunks.c.job_id == job.id, chunks.c.state != ChunkState.SPLIT)
+            last = connection.execute(select(chunks.c.seq_hi).where(*mine).order_by(chunks.c.seq_lo.desc()).limit(1))
+            width = -(-(last.scalar_one_or_none() or 1) // cells)
+            few = select(chunks.c.id).where(*mine).limit(cells + 1).subquery()
+            if connection.execute(select(func.count()).select_from(few)).scalar_one() <= cells:
+                width = 1
+            return _cells(connection.execute(_by_cell(chunks.c.seq_lo // width, mine)).all())
 
-    def pace(self, job_id: str, pieces: int = PACE_PIECES) -> list[Piece]:
-        """What was done over the job's life, or over its last hour while it lives, in order; pieces of time without
-        anything are left out."""
+        return self._read(job_id, tenant, work)
 
-        def work(connection: Connection) -> list[Piece]:
-            job = rows.read(connection, ids.parse(job_id))
+    def phases(self, job_id: str, *, tenant: str | None = None) -> list[Phase]:
+        """What it was in, in order, up to now. When it was paused is not kept: that is part of the others."""
+        return self._read(job_id, tenant, lambda _, job: _phases(job))
+
+    def pace(self, job_id: str, buckets: int = BUCKETS, *, tenant: str | None = None) -> list[Pace]:
+        """What was done over its life, or its last hour while it goes on, in at most so many equal spans (whole
+        seconds); none before it has started. A chunk counts when it ends."""
+        if buckets < 1:
+            raise InvalidParams(f"a pace in {buckets} buckets; allowed: 1 and more")
+
+        def work(connection: Connection, job: Row[Any]) -> list[Pace]:
             if job.started_at is None:
                 return []
-            moment = job.finished_at or connection.execute(select(now())).scalar_one()
-            start = job.started_at if job.finished_at else max(job.started_at, moment - timedelta(hours=1))
-            size = max(1, -(-int((moment - start).total_seconds()) // pieces))
-            piece = piece_of(self._db.dialect, chunks.c.finished_at, size)
-            sums = (func.sum(chunks.c.n_ok + chunks.c.n_error), func.sum(chunks.c.tokens_in + chunks.c.tokens_out))
-            wanted = select(piece, *sums).where(chunks.c.job_id == ids.parse(job_id), chunks.c.finished_at >= start)
-            found = connection.execute(wanted.group_by(piece).order_by(piece)).all()
+            end = job.finished_at or connection.execute(select(now())).scalar_one()
+            start = job.started_at if job.finished_at else max(job.started_at, end - timedelta(seconds=LIVE_S))
+            first, last = int(start.timestamp()), int(end.timestamp())
+            width = max(1, -(-(last - first + 1) // buckets))
+            number = ((whole_seconds(chunks.c.finished_at) - first) // width).label("number")
+            wanted = select(
+                number,
+                func.sum(chunks.c.n_ok + chunks.c.n_error),
+                func.sum(chunks.c.tokens_in + chunks.c.tokens_out),
+            ).where(chunks.c.job_id == job.id, chunks.c.finished_at >= datetime.fromtimestamp(first, UTC))
+            found = [Pace(datetime.fromtimestamp(at, UTC), 0, 0) for at in range(first, last + 1, width)]
+            for at, items, tokens in connection.execute(wanted.group_by(number)):
+                at = min(at, len(found) - 1)  # chunks of a job that was ended early end just behind it
+                found[at] = Pace(found[at].start_at, found[at].items + int(items), found[at].tokens + int(tokens))
+            return found
+
+        return self._read(job_id, tenant, work)
+
+    def failures(self, job_id: str, samples: int = 3, *, tenant: str | None = None) -> list[Failures]:
+        """What its items failed with, the most frequent first, each with a few of them.
+
+        How many failed is counted from the chunks; with what, from the results, of some chunks all over the job when
+        they are too many.
+        """
+
+        def work(connection: Connection, job: Row[Any]) -> list[Failures]:
+            looked_at, n_items = _with_errors(connection, job)
+            found = failing.codes(connection, looked_at)
+            scale, by_code = failing.scale(found, n_items), defaultdict[str, list[failing.Found]](list)
+            for each in sorted(found, key=lambda each: each.chunk.seq_lo):
+                by_code[each.code].append(each)
+            counts = {code: round(sum(each.n_items for each in mine) * scale) for code, mine in by_code.items()}
+            most = sorted(counts, key=lambda code: (-counts[code], code))[:CODES]
             return [
-                Piece(datetime.fromtimestamp(int(at) * size, UTC), int(items), int(toks)) for at, items, toks in found
+                Failures(code, counts[code], _samples(connection, by_code[code], samples), scale != 1.0)
+                for code in most
             ]
 
-        return self._db.read(work)
+        return self._read(job_id, tenant, work)
 
-    def failures(self, job_id: str, samples: int = 3) -> list[Failure]:
-        """Failed items by code, the most frequent first, with the first ones of each: of the first chunks that have
-        failed items, so that ten million failures cost no more than a thousand."""
-        job = ids.parse(job_id)
-        columns = (results.c.seq, results.c.custom_id, results.c.error_code, results.c.error)
+    def trouble(self, job_id: str, limit: int = 20, *, tenant: str | None = None) -> list[Trouble]:
+        """The chunks that crashed a worker or met an error, those with the most crashes first."""
+        names = ("seq_lo", "seq_hi", "state", "attempt", "crashes", "errors", "n_error", "last_error", "worker_id")
+        wanted = select(*(chunks.c[name] for name in names)).where(or_(chunks.c.crashes > 0, chunks.c.errors > 0))
+        worst = wanted.order_by(chunks.c.crashes.desc(), chunks.c.errors.desc(), chunks.c.seq_lo).limit(limit)
 
-        def work(connection: Connection) -> list[Failure]:
-            counts, chosen = Counter[str](), defaultdict[str, list[Sample]](list)
-            for row in items_of(connection, job, "error", columns, n_chunks=FAILING_CHUNKS, limit=FAILED_ITEMS):
-                counts[row.error_code] += 1
-                if len(chosen[row.error_code]) < samples:
-                    chosen[row.error_code].append(Sample(row.seq, row.custom_id, row.error or ""))
-            check_there(connection, job)
-            return [Failure(code, count, chosen[code]) for code, count in counts.most_common()]
+        def work(connection: Connection, job: Row[Any]) -> list[Trouble]:
+            return [Trouble(*row) for row in connection.execute(worst.where(chunks.c.job_id == job.id))]
 
-        return self._db.read(work)
+        return self._read(job_id, tenant, work)
 
-    def trouble(self, job_id: str, limit: int = 20) -> list[Trouble]:
-        """Chunks that crashed a worker or failed as a whole, the worst first."""
-        wanted = (
-            select(*(chunks.c[name] for name in Trouble._fields))
-            .where(chunks.c.job_id == ids.parse(job_id), (chunks.c.crashes > 0) | (chunks.c.errors > 0))
-            .order_by(chunks.c.crashes.desc(), chunks.c.errors.desc(), chunks.c.seq_lo)
-        )
-        return [
-            Trouble._make(row)
-            for row in self._db.read(lambda connection: connection.execute(wanted.limit(limit)).all())
-        ]
+    def children(self, job_id: str, *, tenant: str | None = None) -> list[Job]:
+        """Its retries, oldest first."""
 
-    def events(self, job_id: str) -> list[Event]:
-        """What happened to the job, and when, in order."""
-        retries = select(jobs).where(jobs.c.retry_of == ids.parse(job_id)).order_by(jobs.c.id).limit(RETRIES)
+        def work(connection: Connection, job: Row[Any]) -> list[Job]:
+            return progress.read(connection, _retries(connection, job))
 
-        def work(connection: Connection) -> list[Event]:
-            job = rows.read(connection, ids.parse(job_id))
-            later = progress.read(connection, connection.execute(retries).all())
-            return sorted([*_events(job), *(Event(each.created_at, "retried as", each.id) for each in later)])
+        return self._read(job_id, tenant, work)
 
-        return self._db.read(work)
+    def deliveries(self, job_id: str, *, tenant: str | None = None) -> list[Sent]:
+        """What its tenant's webhooks were told of it, or will be, oldest first."""
+        return self._read(job_id, tenant, _sent)
 
-    def phases(self, job_id: str) -> list[Phase]:
-        """The job's life so far: loading, waiting, running."""
-        job = self._jobs.get(job_id)
-        starts = [("loading", job.created_at), ("waiting", job.sealed_at), ("running", job.started_at)]
-        found = [(name, at) for name, at in starts if at is not None]
-        ends = [*(at for _, at in found[1:]), job.finished_at]
-        return [Phase(name, at, end) for (name, at), end in zip(found, ends, strict=True)]
+    def events(self, job_id: str, *, tenant: str | None = None) -> list[Event]:
+        """What happened to it, in order, as far as it is kept."""
+
+        def work(connection: Connection, job: Row[Any]) -> list[Event]:
+            found = _own_events(job)
+            found += [Event(row.created_at, "retried", ids.public(row.id)) for row in _retries(connection, job)]
+            for url, sent in _sent(connection, job):
+                why = "" if sent.error is None else f", {sent.error}"
+                found.append(Event(sent.created_at, "delivery", f"{sent.event} to {url}: {sent.state}{why}"))
+            return sorted(found, key=lambda event: event.at)
+
+        return self._read(job_id, tenant, work)
 
     def results_page(
-        self, job_id: str, *, after: int = -1, limit: int = 20, only: Literal["ok", "error"] | None = None
-    ) -> tuple[list[Beside], int | None]:
-        """Results behind an item, beside their items, and the item that the next page goes on from; None: there are no
-        more by now. Bounded in bytes, too."""
-        job = ids.parse(job_id)
-        if only is None:
-            found = self._results.rows_after(job_id, after=after, limit=limit + 1)
-        else:
-            # Each of these chunks has one at least.
-            asked = {"after": after, "n_chunks": limit + 1, "limit": limit + 1}
-            some = self._db.read(lambda connection: items_of(connection, job, only, [results.c.seq], **asked))
-            found = self._results.rows_of(job_id, [row.seq for row in some])
-        page = _within(found[:limit], PAGE_BYTES)
-        lines = self._jobs.lines_of(job_id, [row.seq for row in page])
-        shown = [
-            Beside(orjson.loads(lines.get(row.seq, b"{}")), result)
-            for row, result in zip(page, results_of(page), strict=True)
-        ]
-        return shown, page[-1].seq if len(found) > len(page) else None
+        self,
+        job_id: str,
+        *,
+        after_seq: int = -1,
+        limit: int = 50,
+        only: str | None = None,
+        tenant: str | None = None,
+    ) -> Page:
+        """Results behind this item beside their inputs, in order: all, those that are `ok` or `error`, or those with
+        this error's code. Shorter than `limit` (200 at most) where they would be too long together."""
+        most = max(1, min(limit, ROWS))
+
+        def work(connection: Connection, job: Row[Any]) -> tuple[list[Row[Any]], int | None]:
+            if only is None:
+                found = connection.execute(_marks(job, results.c.seq > after_seq).limit(most)).all()
+                return list(found), found[-1].seq if len(found) == most else None
+            return _picked(connection, job, after_seq, most, only)
+
+        marks, more = self._read(job_id, tenant, work)
+        kept = _fitting(marks)
+        if len(kept) < len(marks):
+            more = kept[-1].seq
+        items = self._beside(job_id, kept)
+        return Page(items, items[-1].seq if len(items) < len(kept) else more)
+
+    def _beside(self, job_id: str, marks: Sequence[Row[Any]]) -> builtins.list[Item]:
+        """The results of these marks with their inputs; fewer where the inputs are too long together."""
+        lines = dict[int, bytes]()
+        while marks:
+            try:
+                lines = self._jobs.lines_of(job_id, [mark.seq for mark in marks], LARGEST)
+                break
+            except InvalidInput:
+                if len(marks) == 1:
+                    break
+                marks = marks[: len(marks) // 2]
+        small = [mark.seq for mark in marks if mark.size <= LARGEST]
+        shown = {each.seq: each for each in results_of(self._results.rows_of(job_id, small))} if small else {}
+        return [Item(mark.seq, mark.custom_id, mark.status, lines.get(mark.seq), shown.get(mark.seq)) for mark in marks]
+
+    def _read(self, job_id: str, tenant: str | None, work: Callable[[Connection, Row[Any]], T]) -> T:
+        wanted = select(jobs).where(jobs.c.id == ids.parse(job_id), NOT_GONE)
+        if tenant is not None:
+            wanted = wanted.where(jobs.c.tenant == tenant)
+
+        def found(connection: Connection) -> T:
+            job = connection.execute(wanted).one_or_none()
+            if job is None:
+                raise UnknownJob(f"no job {job_id!r}")
+            return work(connection, job)
+
+        return self._db.read(found)
+
+
+def _by_cell(number: ColumnElement[int], mine: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    low, high = func.min(chunks.c.seq_lo), func.max(chunks.c.seq_hi)
+    sums = func.sum(chunks.c.n_ok), func.sum(chunks.c.n_error), func.max(chunks.c.attempt)
+    cell = number.label("cell")
+    wanted = select(cell, chunks.c.state, func.count(), low, high, *sums).where(*mine)
+    return wanted.group_by(cell, chunks.c.state).order_by(cell, low)
 
 
 def _cells(found: Sequence[Any]) -> list[Cell]:
-    """Rows of (cell, state, chunks, seq_lo, seq_hi, ok, error, tries), those of a cell in one."""
-    cells: dict[int, Cell] = {}
-    for at, state, count, low, high, n_ok, n_error, tries in found:
-        known = cells.get(at, Cell(low, high, {}, 0, 0, 0))
-        cells[at] = Cell(
-            min(known.seq_lo, low),
-            max(known.seq_hi, high),
-            {**known.states, state: count},
-            known.n_ok + int(n_ok),
-            known.n_error + int(n_error),
-            max(known.tries, tries),
-        )
+    """Put the states of a cell together."""
+    cells = dict[int, Cell]()
+    for number, state, count, low, high, n_ok, n_error, attempts in found:
+        one = Cell(low, high, {state: count}, int(n_ok), int(n_error), attempts)
+        cells[number] = _both(cells[number], one) if number in cells else one
     return list(cells.values())
 
 
-def _events(job: Job) -> Iterator[Event]:
-    yield Event(job.created_at, "created" + (" as a retry of" if job.retry_of else ""), job.retry_of)
-    if job.sealed_at is not None:
-        yield Event(job.sealed_at, f"loaded, {job.counts.total:,} items")
-    if job.started_at is not None:
-        yield Event(job.started_at, "first claimed by a worker")
-    if job.finished_at is not None:
-        yield Event(job.finished_at, str(job.state))
+def _both(one: Cell, other: Cell) -> Cell:
+    return Cell(
+        min(one.seq_lo, other.seq_lo),
+        max(one.seq_hi, other.seq_hi),
+        {**one.states, **other.states},
+        one.n_ok + other.n_ok,
+        one.n_error + other.n_error,
+        max(one.attempts, other.attempts),
+    )
 
 
-def _within(found: Sequence[ResultRow], most_bytes: int) -> list[ResultRow]:
-    """The first rows that have no more bytes together; one at least."""
-    page, size = list[ResultRow](), 0
-    for row in found:
-        size += len(row.output or "") + len(row.vector or b"")
-        if page and size > most_bytes:
+def _phases(job: Row[Any]) -> list[Phase]:
+    begun = [("loading", job.created_at), ("waiting", job.sealed_at), ("running", job.started_at)]
+    known = [(name, at) for name, at in (*begun, ("finished", job.finished_at)) if at is not None]
+    ends = [at for _, at in known[1:]] + [job.finished_at]
+    return [Phase(name, at, end) for (name, at), end in zip(known, ends, strict=True)]
+
+
+def _with_errors(connection: Connection, job: Row[Any]) -> tuple[list[Row[Any]], int]:
+    """Chunks with failed items, all over the job, that may be looked at; and how many items failed in all."""
+    mine = (chunks.c.job_id == job.id, chunks.c.n_error > 0)
+    span = func.sum(chunks.c.seq_hi - chunks.c.seq_lo)
+    sums = select(func.count(), func.sum(chunks.c.n_error), span).where(*mine)
+    count, n_items, in_reach = connection.execute(sums).one()
+    if not count:
+        return [], 0
+    every = max(1, int(in_reach) // failing.LOOKED_AT)
+    some = select(*failing.COLUMNS).where(*mine).order_by(chunks.c.id % every, chunks.c.id)
+    found = connection.execute(some.limit(max(1, count // every) if every > 1 else count)).all()
+    return failing.within_reach(found), int(n_items)
+
+
+def _samples(connection: Connection, found: Sequence[failing.Found], count: int) -> list[Sample]:
+    """The first of these items."""
+    samples = list[Sample]()
+    for each in found:
+        if len(samples) >= count:
             break
-        page.append(row)
-    return page
+        chunk = each.chunk
+        wanted = select(results.c.seq, results.c.custom_id, results.c.error).where(
+            results.c.job_id == chunk.job_id,
+            results.c.seq >= chunk.seq_lo,
+            results.c.seq < min(chunk.seq_hi, chunk.seq_lo + failing.LOOKED_AT_OF_ONE),
+            results.c.error_code == each.code,
+        )
+        rows = connection.execute(wanted.order_by(results.c.seq).limit(count - len(samples)))
+        samples += [Sample(row.seq, row.custom_id, row.error or "") for row in rows]
+    return samples
+
+
+def _retries(connection: Connection, job: Row[Any]) -> Sequence[Row[Any]]:
+    wanted = select(jobs).where(jobs.c.retry_of == job.id, NOT_GONE).order_by(jobs.c.id).limit(RELATED)
+    return connection.execute(wanted).all()
+
+
+def _sent(connection: Connection, job: Row[Any]) -> list[Sent]:
+    hooks = select(webhooks.c.id, webhooks.c.url).where(webhooks.c.tenant == job.tenant)
+    urls: dict[str, str] = {row.id: row.url for row in connection.execute(hooks)}
+    mine = (deliveries.c.webhook_id.in_(list(urls)), deliveries.c.subject == ids.public(job.id))
+    wanted = select(*(deliveries.c[name] for name in Delivery.model_fields)).where(*mine)
+    found = connection.execute(wanted.order_by(deliveries.c.created_at, deliveries.c.id).limit(RELATED)).all()
+    return [Sent(urls[row.webhook_id], Delivery(**row._mapping)) for row in found]
+
+
+def _own_events(job: Row[Any]) -> list[Event]:
+    origin = f"a retry of {ids.public(job.retry_of)}" if job.retry_of else ""
+    canary = ""
+    if job.canary_state is not None:
+        canary = f"of {job.canary['items']} items: {job.canary_state}"
+    told = [
+        ("created", job.created_at, origin),
+        ("sealed", job.sealed_at, f"{job.n_items} items"),
+        ("started", job.started_at, f"with a canary {canary}" if canary else ""),
+        ("went_on", job.went_on_at, "its canary passed" if job.canary_state == CanaryState.PASSED else ""),
+        (job.state, job.finished_at, job.error or ""),
+    ]
+    return [Event(at, name, about) for name, at, about in told if at is not None]
+
+
+def _marks(job: Row[Any], *where: ColumnElement[bool]) -> Select[Any]:
+    wanted = select(results.c.seq, results.c.custom_id, results.c.status, _SIZE.label("size"))
+    return wanted.where(results.c.job_id == job.id, *where).order_by(results.c.seq)
+
+
+def _picked(
+    connection: Connection, job: Row[Any], after_seq: int, most: int, only: str
+) -> tuple[list[Row[Any]], int | None]:
+    """Marks of such results, from chunks that have some; and the item that the next page goes on behind."""
+    has = chunks.c.n_ok if only == "ok" else chunks.c.n_error
+    spans = select(chunks.c.seq_lo, chunks.c.seq_hi).where(chunks.c.job_id == job.id, chunks.c.seq_hi > after_seq + 1)
+    with_some = connection.execute(spans.where(has > 0).order_by(chunks.c.seq_lo).limit(SPANS)).all()
+    such = results.c.status == only if only in ("ok", "error") else results.c.error_code == only
+    found, at, left = list[Row[Any]](), after_seq, SCANNED
+    for low, high in with_some:
+        low = max(low, at + 1)
+        high = min(high, low + left)
+        span = _marks(job, such, results.c.seq >= low, results.c.seq < high)
+        found += connection.execute(span.limit(most - len(found))).all()
+        if len(found) == most:
+            return found, found[-1].seq
+        at, left = max(at, high - 1), left - max(0, high - low)
+        if left <= 0:
+            return found, at
+    return found, at if len(with_some) == SPANS else None
+
+
+def _fitting(marks: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+    """As many as may be shown together; one at least."""
+    size = 0
+    for number, mark in enumerate(marks):
+        size += mark.size if mark.size <= LARGEST else 0
+        if size > LARGEST:
+            return marks[:number]
+    return marks

@@ -11,10 +11,9 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 from jobs.errors import IdempotencyConflict, InvalidInput, InvalidState
 from jobs.schemas import Job, JobSpec
 from jobs.states import FINAL, CanaryState, Control, JobState
-from jobs.store import canaries, encoding, ids, listing, outbox, progress, rows, supervision, tenants
+from jobs.store import canaries, encoding, finding, ids, outbox, progress, rows, supervision, tenants
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
-from jobs.store.listing import JobFilter
 from jobs.store.retention import NOT_GONE, check_there
 from jobs.store.tables import blocks, chunks, jobs
 from jobs.store.values import Finished, NewBlock, Pick, Pulse
@@ -146,10 +145,8 @@ class Jobs:
         before: str | None = None,
     ) -> list[Job]:
         """Jobs, newest first; `before` is the id of the last job of the page before. `labels`: those of all of them."""
-        asked = JobFilter(task=task, model=model, labels=labels)
-        wanted = listing.matching(tenant, asked, select(jobs)).order_by(jobs.c.id.desc()).limit(limit)
-        if states is not None:
-            wanted = wanted.where(jobs.c.state.in_([str(state) for state in states]))
+        meant = finding.JobFilter(states=states, task=task, model=model, labels=labels)
+        wanted = select(jobs).where(*finding.conditions(tenant, meant)).order_by(jobs.c.id.desc()).limit(limit)
         if before is not None:
             wanted = wanted.where(jobs.c.id < ids.parse(before))
         return self._db.read(lambda connection: progress.read(connection, connection.execute(wanted).all()))

@@ -135,7 +135,20 @@ Index("ix_jobs_supervised", jobs.c.id, postgresql_where=SUPERVISED, sqlite_where
 Index("ix_jobs_state", jobs.c.state, jobs.c.id)
 Index("ix_jobs_tenant", jobs.c.tenant, jobs.c.id)
 Index("ix_jobs_retry_of", jobs.c.retry_of)
-Index("ix_jobs_counts", jobs.c.tenant, jobs.c.state, jobs.c.control, jobs.c.expires_at)
+_ENDED = text("finished_at IS NOT NULL")
+Index(
+    "ix_jobs_finished",
+    jobs.c.finished_at,
+    jobs.c.state,
+    jobs.c.tenant,
+    jobs.c.expires_at,
+    postgresql_where=_ENDED,
+    sqlite_where=_ENDED,
+)
+WAITING = text("sealed_at IS NOT NULL AND finished_at IS NULL")
+"""Jobs that are queued or running; without their state for the reason above."""
+Index("ix_jobs_waiting", jobs.c.sealed_at, postgresql_where=WAITING, sqlite_where=WAITING)
+Index("ix_jobs_counted", jobs.c.state, jobs.c.control, jobs.c.expires_at, jobs.c.tenant)
 _GONE = text("expires_at IS NOT NULL")
 Index("ix_jobs_gone", jobs.c.expires_at, postgresql_where=_GONE, sqlite_where=_GONE)
 
@@ -221,8 +234,17 @@ Index(
 )
 Index("ix_chunks_running", chunks.c.id, postgresql_where=_RUNNING, sqlite_where=_RUNNING)
 Index("ix_chunks_job", chunks.c.job_id, chunks.c.seq_lo)
-_FINISHED = text("finished_at IS NOT NULL")
-Index("ix_chunks_finished", chunks.c.finished_at, postgresql_where=_FINISHED, sqlite_where=_FINISHED)
+# None of these holds what a save of a part changes, but for errors: such a save stays on its page.
+Index("ix_chunks_finished", chunks.c.finished_at, postgresql_where=_ENDED, sqlite_where=_ENDED)
+_FAILED = text("n_error > 0 AND finished_at IS NOT NULL")
+Index(
+    "ix_chunks_failed",
+    chunks.c.finished_at,
+    chunks.c.tenant,
+    chunks.c.n_error,
+    postgresql_where=_FAILED,
+    sqlite_where=_FAILED,
+)
 
 results = Table(
     # No foreign key: checking it for every row halves the rate of COPY; `chunks` holds the job.
@@ -519,6 +541,18 @@ cache = Table(
     CheckConstraint("bytes > 0", name="bytes"),
 )
 Index("ix_cache_used", cache.c.used_at, cache.c.bytes)
+
+throughput = Table(
+    # What ended in a half hour, numbered since 1970. A row without tenant says how far they are summarised.
+    "throughput",
+    metadata,
+    Column("half_hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("tenant", Text, primary_key=True),
+    Column("task", Text, primary_key=True),
+    Column("items", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+)
 
 models = Table(
     "models",

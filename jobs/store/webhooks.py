@@ -120,13 +120,6 @@ class Webhooks:
         found = self._db.read(lambda connection: connection.execute(wanted.limit(limit)).all())
         return [_delivery(row) for row in found]
 
-    def told_of(self, subject: str, tenant: str, limit: int = 50) -> builtins.list[Delivery]:
-        """What was sent of a job or batch to the tenant's webhooks, newest first."""
-        mine = select(webhooks.c.id).where(webhooks.c.tenant == tenant)
-        wanted = select(*_DELIVERY).where(deliveries.c.webhook_id.in_(mine), deliveries.c.subject == subject)
-        wanted = wanted.order_by(deliveries.c.id.desc()).limit(limit)
-        return [_delivery(row) for row in self._db.read(lambda connection: connection.execute(wanted).all())]
-
     def delivery(self, webhook_id: str, delivery_id: str) -> Delivery:
         """Raises UnknownWebhook."""
         wanted = select(*_DELIVERY).where(_of(webhook_id, delivery_id))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, select, update
 
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
@@ -14,6 +14,12 @@ STOPPED = "stopped"
 """The state of a worker that has ended as it should."""
 ENDED = "ended: "
 """The state of one that did not begins with this and goes on with the reason."""
+
+
+def alive(within_s: float) -> list[ColumnElement[bool]]:
+    """What holds of a worker that reported in the last so many seconds and has not ended since."""
+    ended = workers.c.state.startswith(ENDED)
+    return [workers.c.heartbeat_at > later(-within_s), workers.c.state != STOPPED, ~ended]
 
 
 class Workers:
@@ -48,7 +54,7 @@ class Workers:
 
     def live(self, within_s: float) -> list[WorkerRow]:
         """The workers that reported in the last so many seconds and have not ended since, by id."""
-        wanted = select(*[workers.c[name] for name in WorkerRow._fields]).where(alive(within_s))
+        wanted = select(*[workers.c[name] for name in WorkerRow._fields]).where(*alive(within_s))
         return self._rows(wanted.order_by(workers.c.id))
 
     def ended(self, within_s: float) -> list[WorkerRow]:
@@ -76,10 +82,3 @@ class Workers:
         """How many workers that fell silent longer ago were forgotten."""
         gone = delete(workers).where(workers.c.heartbeat_at < later(-older_s))
         return self._db.write(lambda connection: connection.execute(gone).rowcount)
-
-
-def alive(within_s: float) -> ColumnElement[bool]:
-    """Whether a worker reported in the last so many seconds and has not ended since."""
-    return and_(
-        workers.c.heartbeat_at > later(-within_s), workers.c.state != STOPPED, ~workers.c.state.startswith(ENDED)
-    )

@@ -1,35 +1,48 @@
-"""The results of a job beside its items, a page at a time; the nearest of a text among vectors; figures by gold."""
+"""The results of a job beside its items, a page at a time."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlencode
 
+import orjson
 from fastapi import APIRouter
+from markupsafe import Markup
 
+from jobs.errors import ItemErrorCode
+from jobs.store.insight import Item
 from jobs.web import results
 from jobs.web.job import found
 from jobs.web.pages import Look, page
 
 AT_ONCE = 20
-ONLY: tuple[Literal["ok", "error"], ...] = ("ok", "error")
+KINDS = ("ok", "error")
 
 router = APIRouter()
 
 
 @page(router, "/jobs/{job_id}/results", "results.html")
 def browse(look: Look) -> Mapping[str, Any]:
+    """All, those that are ok or failed, or those that failed with one code."""
     job = found(look)
-    only = next((each for each in ONLY if each == look.asked("only")), None)
-    after = look.number("from", 0) - 1
-    rows, last = look.service.store.insight.results_page(job.id, after=after, limit=AT_ONCE, only=only)
+    only = look.asked("only") or None
+    only = only if only in (*KINDS, *ItemErrorCode) else None
+    start = look.number("from", 0)
+    shown = look.service.store.insight.results_page(job.id, after_seq=start - 1, limit=AT_ONCE, only=only)
     return {
         "job": job,
         "only": only,
-        "rows": [(row.result, results.render(job.task, row.item, row.result)) for row in rows],
-        "first": after >= 0,
-        "next": _url(job.id, only, last + 1) if last is not None else None,
-        "choices": [(each, _url(job.id, each, None)) for each in (None, *ONLY)],
+        "rows": [(each, _drawn(job.task, each)) for each in shown.items],
+        "first": _url(job.id, only, None) if start else None,
+        "next": _url(job.id, only, shown.next_seq + 1) if shown.next_seq is not None else None,
+        "choices": [(each, _url(job.id, each, None)) for each in dict.fromkeys((None, *KINDS, only))],
     }
+
+
+def _drawn(task: str, each: Item) -> Markup | None:
+    """None: it is too long to be shown."""
+    if each.result is None or each.line is None:
+        return None
+    return results.render(task, orjson.loads(each.line), each.result)
 
 
 def _url(job_id: str, only: str | None, start: int | None) -> str:

@@ -63,9 +63,9 @@ def bulk(
     look.caller.need("submit")
     if action not in ACTIONS:
         raise HttpProblem(422, "invalid_request", f"action {action[:50]!r} is unknown; there are: {', '.join(ACTIONS)}")
-    where, wanted = Where(q, sort or "-created_at"), ACTIONS[action]
+    where, wanted = Where(q, sort), ACTIONS[action]
     chosen = (
-        look.service.store.listing.matching(look.caller.tenant, filters.parse(q).filter, MOST) if all else job or []
+        look.service.store.overview.matching(look.caller.tenant, filters.parse(q).filter, MOST) if all else job or []
     )
     chosen = list(dict.fromkeys(chosen))[:MOST]
     given: dict[str, Any] = {"action": action, "wanted": wanted, "chosen": chosen, "where": where, "most": MOST}

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
-from jobs.store.overview import BUCKETS
+from jobs.store.overview import WIDTH_S
 from jobs.web import words
 
 if TYPE_CHECKING:
     from jobs.schemas import ScheduleRun
-    from jobs.store.insight import Cell, Phase, Piece
+    from jobs.store.insight import Cell, Pace, Phase
     from jobs.store.overview import Bucket
 
 WIDTH = 960
@@ -28,6 +28,7 @@ SERIES = 8
 """Colours there are; further tasks are drawn as one."""
 OTHERS = "others"
 HOURS = {"1h": 1, "24h": 24, "7d": 168}
+"""For which throughput is shown."""
 SHOWN_FIRST = ("running", "pending", "held", "cancelled", "done")
 """Which state a cell of several chunks shows, unless one of them has failed items."""
 CALLED = {"bad": "done, with failed items", "held": "resting", "pending": "waiting"}
@@ -78,8 +79,8 @@ def score(share: float, said: str) -> Markup:
 
 def throughput(buckets: "Sequence[Bucket]", span: str, now: datetime | None = None) -> Markup:
     """Items by task over the last hour, day or week, as stacked bars; the same as a table below."""
-    pieces = BUCKETS[HOURS[span]]
-    size = HOURS[span] * 3600 // pieces
+    size = WIDTH_S[HOURS[span]]
+    pieces = HOURS[span] * 3600 // size
     last = int((now or datetime.now(UTC)).timestamp()) // size
     starts = [datetime.fromtimestamp(at * size, UTC) for at in range(last - pieces + 1, last + 1)]
     sums: dict[str, int] = {}
@@ -98,7 +99,7 @@ def throughput(buckets: "Sequence[Bucket]", span: str, now: datetime | None = No
     return _scrolled(picture) + _legend([(f"series-{at}", name) for at, name in enumerate(names, 1)]) + _table(buckets)
 
 
-def pace(pieces: "Sequence[Piece]") -> Markup:
+def pace(pieces: "Sequence[Pace]") -> Markup:
     """Items a piece of time in the life of a job."""
     first, last, top = pieces[0].start_at, pieces[-1].start_at, max(piece.items for piece in pieces) or 1
     size = min((after.start_at - before.start_at for before, after in pairwise(pieces)), default=timedelta(seconds=1))
@@ -122,7 +123,8 @@ def pace(pieces: "Sequence[Piece]") -> Markup:
 def timeline(phases: "Sequence[Phase]", now: datetime | None = None) -> Markup:
     """How long a job was in each phase, as the parts of one bar."""
     moment = now or datetime.now(UTC)
-    times = [(each.name, max(((each.end_at or moment) - each.start_at).total_seconds(), 0.0)) for each in phases]
+    spans = [(each.name, ((each.end_at or moment) - each.start_at).total_seconds()) for each in phases]
+    times = [(name, seconds) for name, seconds in spans if seconds > 0]
     whole, x, bars = sum(seconds for _, seconds in times) or 1.0, 0.0, list[Rect]()
     for name, seconds in times:
         bars.append(Rect(f"phase-{name}", x, 0, WIDTH * seconds / whole, BAR))
@@ -187,7 +189,7 @@ def _told(cell: "Cell") -> str:
     states = ", ".join(f"{count} {state}" for state, count in cell.states.items())
     failed = f", {words.count(cell.n_error)} failed" if cell.n_error else ""
     span = f"items {words.count(cell.seq_lo)} to {words.count(cell.seq_hi - 1)}"
-    return f"{span}: {states}{failed}, tried {words.count(cell.tries, 'time')}"
+    return f"{span}: {states}{failed}, tried {words.count(cell.attempts, 'time')}"
 
 
 def _stacked(rates: Mapping[datetime, Mapping[str, float]], names: Sequence[str], form: str) -> Iterator[Shape]:

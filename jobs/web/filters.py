@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from jobs.states import JobState
-from jobs.store.listing import JobFilter
+from jobs.store.finding import JobFilter
 
 QUALIFIERS = ("task", "model", "queue", "state", "label", "after", "before")
 PAUSED = "paused"
@@ -22,7 +22,7 @@ class Asked(NamedTuple):
 
 def parse(text: str) -> Asked:
     """The filter that these words make. Never raises: what is wrong is said beside the list."""
-    states: list[JobState] = []
+    states: list[str] = []
     labels: dict[str, str | None] = {}
     given: dict[str, str] = {}
     times: dict[str, datetime] = {}
@@ -45,16 +45,20 @@ def parse(text: str) -> Asked:
             _time(name, value, times, wrong)
         else:
             given[name] = value
+    if paused and states:
+        wrong.append(f"state: {PAUSED} goes with no other")
+        states = []
     made = JobFilter(
-        states=tuple(states),
-        paused=paused,
+        states=states or None,
+        # A paused job is in some state, too; whoever asks for a state means those that go on.
+        paused=True if paused else False if states else None,
         task=given.get("task"),
         model=given.get("model"),
         queue=given.get("queue"),
         labels=labels,
         created_after=times.get("after"),
         created_before=times.get("before"),
-        text=given.get("text"),
+        text=given.get("text", ""),
     )
     return Asked(made, wrong)
 
@@ -73,13 +77,13 @@ def _words(text: str, wrong: list[str]) -> list[str]:
         return text.replace('"', " ").replace("'", " ").split()
 
 
-def _state(value: str, states: list[JobState], wrong: list[str]) -> bool:
+def _state(value: str, states: list[str], wrong: list[str]) -> bool:
     """Whether paused ones are wanted."""
     for each in value.split(","):
         if each == PAUSED:
             return True
         if each in list(JobState):
-            states.append(JobState(each))
+            states.append(each)
         else:
             wrong.append(f"state {each!r} is unknown; there are: {', '.join([*JobState, PAUSED])}")
     return False

@@ -39,7 +39,7 @@ def show(look: Look) -> Mapping[str, Any]:
         "failed": insight.failures(job.id, samples=SAMPLES) if job.counts.error else (),
         "trouble": insight.trouble(job.id),
         "events": insight.events(job.id),
-        "deliveries": look.service.store.webhooks.told_of(job.id, look.caller.tenant),
+        "sent": insight.deliveries(job.id),
         "snippets": snippets.of(job, str(look.request.base_url)),
     }
 

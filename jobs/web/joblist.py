@@ -6,11 +6,12 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter
 
+from jobs.store.finding import Sort
 from jobs.web import filters
 from jobs.web.pages import Look, page
 
 AT_ONCE = 25
-SORTS = {
+COLUMNS: dict[Sort, str] = {
     "created_at": "created",
     "finished_at": "finished",
     "n_items": "items",
@@ -29,9 +30,10 @@ class Where:
     """The address of the list, and of its neighbours."""
 
     def __init__(self, q: str, sort: str) -> None:
+        by = next((each for each in COLUMNS if each == sort.removeprefix("-")), None)
         self.q = q
-        self.descending = sort.startswith("-")
-        self.by = sort.removeprefix("-")
+        self.by: Sort = by or "created_at"
+        self.descending = sort.startswith("-") or by is None
 
     def url(self, **changed: str | None) -> str:
         """The list with this changed; its first page, unless `after` is given."""
@@ -51,11 +53,10 @@ class Where:
 
 @page(router, "/jobs", "jobs.html", parts=("sidebar", "rows"), every_s=3.0)
 def jobs(look: Look) -> Mapping[str, Any]:
-    sort = look.asked("sort", NEWEST)
-    where = Where(look.asked("q"), sort if sort.removeprefix("-") in SORTS else NEWEST)
+    where = Where(look.asked("q"), look.asked("sort"))
     asked = filters.parse(where.q)
-    listing, tenant = look.service.store.listing, look.caller.tenant
-    found, following = listing.search(
+    overview, tenant = look.service.store.overview, look.caller.tenant
+    found, following = overview.search(
         tenant,
         asked.filter,
         sort=where.by,
@@ -63,7 +64,7 @@ def jobs(look: Look) -> Mapping[str, Any]:
         after=look.asked("after") or None,
         limit=AT_ONCE,
     )
-    counts = listing.state_counts(tenant, asked.filter)
+    counts = overview.state_counts(tenant, asked.filter)
     return {
         "where": where,
         "wrong": asked.wrong,
@@ -72,7 +73,7 @@ def jobs(look: Look) -> Mapping[str, Any]:
         "counts": counts,
         "next": where.url(after=following) if following else None,
         "first": where.url() if look.asked("after") else None,
-        "sorts": SORTS,
-        "tasks": listing.tasks_in_use(tenant),
-        "models": listing.models_in_use(tenant),
+        "columns": COLUMNS,
+        "tasks": overview.tasks_in_use(tenant),
+        "models": overview.models_in_use(tenant),
     }

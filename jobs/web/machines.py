@@ -21,5 +21,5 @@ def machines(look: Look) -> Mapping[str, Any]:
     return {
         "workers": store.workers.live(LIVE_S),
         "ended": store.workers.ended(ENDED_S),
-        "queues": store.overview.queues(LIVE_S),
+        "queues": store.overview.queues(alive_s=LIVE_S),
     }

@@ -6,12 +6,11 @@ from typing import Any
 from fastapi import APIRouter
 
 from jobs.states import JobState
-from jobs.store.listing import JobFilter
+from jobs.store.finding import JobFilter
 from jobs.upkeep import LIVE_S
+from jobs.web.charts import HOURS
 from jobs.web.pages import Look, page
 
-HOURS = {"1h": 1, "24h": 24, "7d": 168}
-"""What the throughput can be looked at for."""
 ACTIVE = 10
 FAILURES = 8
 
@@ -23,9 +22,7 @@ def overview(look: Look) -> Mapping[str, Any]:
     store, tenant = look.service.store, look.caller.tenant
     span = look.asked("span", "1h")
     span = span if span in HOURS else "1h"
-    active, more = store.listing.search(
-        tenant, JobFilter(states=(JobState.RUNNING, JobState.QUEUED)), sort="created_at", descending=True, limit=ACTIVE
-    )
+    active, more = store.overview.search(tenant, JobFilter(states=(JobState.RUNNING, JobState.QUEUED)), limit=ACTIVE)
     return {
         "now": store.overview.now(tenant),
         "span": span,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from jobs.schemas import ScheduleRun
 from jobs.states import RunState
-from jobs.store.insight import Cell, Phase, Piece
-from jobs.store.overview import Bucket
+from jobs.store.insight import Cell, Pace, Phase
+from jobs.store.overview import WIDTH_S, Bucket
 from jobs.web import charts, words
 
 NOW = datetime(2026, 11, 27, 12, 30, tzinfo=UTC)
@@ -45,7 +45,7 @@ def test_a_bar_never_leaves_its_box(ok: int, error: int, left: int) -> None:
 
 @pytest.mark.parametrize("span", ["1h", "24h", "7d"])
 def test_throughput_stacks_tasks_and_puts_many_into_one(span: str) -> None:
-    size = timedelta(seconds=charts.HOURS[span] * 3600 // charts.BUCKETS[charts.HOURS[span]])
+    size = timedelta(seconds=WIDTH_S[charts.HOURS[span]])
     start = datetime.fromtimestamp(int(NOW.timestamp()) // int(size.total_seconds()) * size.total_seconds(), UTC)
     buckets = [Bucket(start, f"task{at}", 100 - at, 0, 5) for at in range(12)] + [Bucket(start - size, EVIL, 1, 0, 1)]
 
@@ -91,7 +91,7 @@ def test_a_timeline_divides_a_life() -> None:
 
 
 def test_pace_leaves_gaps_where_nothing_was_done() -> None:
-    pieces = [Piece(NOW + timedelta(seconds=each), 10, 1) for each in (0, 1, 100)]
+    pieces = [Pace(NOW + timedelta(seconds=each), 10, 1) for each in (0, 1, 100)]
 
     [picture] = _pictures(charts.pace(pieces))
 

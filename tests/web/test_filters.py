@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.states import JobState
 from jobs.web import filters
 
 
@@ -17,7 +16,7 @@ def test_words_become_a_filter() -> None:
     assert asked.wrong == []
     assert asked.filter.task == "ner"
     assert asked.filter.model == "my model"
-    assert asked.filter.states == (JobState.RUNNING, JobState.FAILED)
+    assert asked.filter.states == ["running", "failed"]
     assert asked.filter.labels == {"team": "news", "urgent": None}
     assert asked.filter.created_after == datetime(2026, 11, 1, tzinfo=UTC)
     assert asked.filter.text == "job_01"

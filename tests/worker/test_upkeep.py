@@ -9,11 +9,11 @@ from jobs import upkeep
 from jobs.queue import Queue
 from jobs.settings import Settings
 from jobs.states import JobState
-from jobs.store import Store, webhooks
+from jobs.store import Store, throughput, webhooks
 from jobs.upkeep import Upkeep
 from tests.corpora import submit
 from tests.deployment import NOWHERE
-from tests.rows import claim, complete, loading_job, queued_job
+from tests.rows import claim, complete, loading_job, queued_job, rows
 
 Make = Callable[..., Upkeep]
 
@@ -64,6 +64,18 @@ def test_old_deliveries_are_forgotten_piece_by_piece_in_the_rounds_that_follow(
     leader = make()
 
     assert [leader.round().get("deliveries") for _ in range(4)] == [2, 2, 1, None]
+
+
+def test_what_was_done_is_summarised_now_and_then(make: Make, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughput, "SETTLED_S", -1800.0)
+    monkeypatch.setattr(throughput, "KEPT", 2)
+    queued_job(store, 5)
+    complete(store, claim(store)[0])
+
+    make().round()
+
+    found = rows(store, "SELECT tenant, task, items, errors, tokens FROM throughput WHERE items > 0")
+    assert [tuple(row) for row in found] == [("default", "classify", 5, 0, 20)]
 
 
 def test_hints_are_topped_up_to_what_is_ready_within_the_limit(make: Make, store: Store, valkey_url: str) -> None:
