@@ -17,6 +17,7 @@ ALL = (
     "api",
     "schedules",
     "dashboard",
+    "corpora",
 )
 
 if __name__ == "__main__":

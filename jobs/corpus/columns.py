@@ -63,3 +63,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, Decimal | date | datetime | time):
         return str(value)
     raise TypeError(f"{type(value).__name__}")
+
+
+def told_texts(values: Sequence[str]) -> list[bytes]:
+    """Each text as JSON, without its quotes; of no texts, one that is empty. Raises TypeError for a lone surrogate."""
+    # Inside of a text a quote has a backslash before it: so these three stand between two texts alone.
+    return orjson.dumps(values)[2:-2].split(b'","')

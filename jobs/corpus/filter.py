@@ -235,7 +235,11 @@ def _truth(value: Any) -> bool | None:
 def _number(value: Any) -> Number | None:
     """A number as such or written as one: a CSV has only texts."""
     if isinstance(value, str):
-        if len(value) > MOST_DIGITS or not NUMBER.fullmatch(value):
+        if len(value) > MOST_DIGITS:
+            return None
+        if value.isdecimal() and value.isascii():
+            return int(value)
+        if not NUMBER.fullmatch(value):
             return None
         return int(value) if value.lstrip("+-").isdigit() else float(value)
     return value if isinstance(value, int | float | Decimal) and not isinstance(value, bool) else None

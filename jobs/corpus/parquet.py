@@ -6,13 +6,15 @@ from typing import Any, BinaryIO
 import orjson
 
 from jobs.corpus.base import ID, Fields, Format, Place, Read, check_columns
-from jobs.corpus.columns import plain
+from jobs.corpus.columns import plain, told_texts
 from jobs.corpus.csv import LEADING, TRAILING
 from jobs.corpus.mapping import Mapper
 from jobs.errors import InvalidInput, NotInstalled, OutputError, Problem
 
-ROWS_AT_ONCE = 4096
-"""Rows that are in memory while reading; of a row group at least its columns' pages are, too."""
+ROWS_AT_ONCE = 1024
+"""Rows that are in memory while reading; of a row group at least a page of each column is, too."""
+BUFFER_BYTES = 1 << 20
+"""Of each column; without it, a row group's columns would be read whole."""
 GROUP_ROWS = 10_000
 """Rows of one row group that is written; the first group decides the columns' types."""
 
@@ -22,7 +24,7 @@ def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Read]:
     pyarrow, parquet = _pyarrow()
     with place.open() as stream:
         try:
-            file = parquet.ParquetFile(stream)
+            file = parquet.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False)
             schema = file.schema_arrow
             check_columns(place.name, schema.names, fields, has=lambda path: _has(pyarrow, schema, path.split(".")))
             mapper = Mapper(fields)
@@ -154,8 +156,7 @@ def _json(values: list[Any]) -> tuple[bytes, list[bytes]]:
     """Each value as JSON, and the mark that it is to stand in place of. Raises TypeError for what is no JSON."""
     kinds = set(map(type, values))
     if kinds == {str}:
-        # Inside of a text a quote has a backslash before it: so these three stand between two texts alone.
-        return b'"%b"', orjson.dumps(values)[2:-2].split(b'","')
+        return b'"%b"', told_texts(values)
     if kinds <= {int, float, bool}:
         return b"%b", orjson.dumps(values)[1:-1].split(b",")
     return b"%b", [orjson.dumps(each, default=plain) for each in values]

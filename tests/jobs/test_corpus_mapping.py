@@ -6,6 +6,7 @@ import json
 import os
 import pydoc_data.topics
 import sys
+import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import orjson
 import pyarrow
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -378,6 +379,7 @@ def test_values_in_a_template_stand_as_in_json() -> None:
 COLUMNS = st.text(st.characters(exclude_characters="{}.", codec="utf-8"), min_size=1, max_size=5)
 
 
+@settings(deadline=None)
 @given(
     row=st.dictionaries(COLUMNS, st.text(st.characters(codec="utf-8"), max_size=5), min_size=1, max_size=4),
     data=st.data(),
@@ -486,6 +488,7 @@ def _as_kind(value: Any, literal: Any) -> Any:
     return value if isinstance(value, kinds) and not odd else None
 
 
+@settings(deadline=None)
 @given(tree=TREES, row=st.dictionaries(st.sampled_from((*NAMES, "d")), VALUES | st.fixed_dictionaries({"e": VALUES})))
 @example(tree=("compare", "a", "~", ""), row={"a": "x"})
 @example(tree=("not", ("compare", "a", "<", 1)), row={})
@@ -493,6 +496,7 @@ def test_a_filter_means_what_it_says(tree: Tree, row: dict[str, Any]) -> None:
     assert Filter(said(tree)).takes(row) is meant(tree, row)
 
 
+@settings(deadline=None)
 @given(
     text=st.text(max_size=30)
     | st.lists(st.sampled_from(["a", "=", "'x'", "(", ")", "not", "and", "~", "1", " "])).map("".join)
@@ -527,3 +531,25 @@ def test_python_s_own_manual_is_a_corpus(tmp_path: Path) -> None:
     }
     assert {item["custom_id"]: item["text"] for item in found} == expected
     assert len(expected) > 3
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=4), st.sampled_from(["", "7"])
+        )
+    )
+)
+@example(rows=[('","', "7"), ("%b\\", "7"), ("\n", "")])
+def test_cells_of_a_csv_are_told_as_the_csv_module_reads_them(rows: list[tuple[str, str]]) -> None:
+    table = io.StringIO(newline="")
+    csv.writer(table, lineterminator="\n").writerows([("te%xt", "nr"), *rows])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "in.csv"
+        path.write_text(table.getvalue(), encoding="utf-8", newline="")
+        mapped = items(open_source(path, text_field="te%xt", id_field="nr"))
+        whole = items(open_source(path, main_field="te%xt"))
+
+    assert whole == [{"te%xt": text, "nr": nr} for text, nr in rows]
+    assert mapped == [{"text": text, "nr": nr, "custom_id": nr} if nr else "invalid_id" for text, nr in rows]

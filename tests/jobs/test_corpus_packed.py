@@ -12,7 +12,7 @@ import orjson
 import pyarrow
 import pytest
 import zstandard
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -221,6 +221,7 @@ CELLS: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+@settings(deadline=None)
 @given(rows=st.lists(st.fixed_dictionaries({name: cell | st.none() for name, cell in CELLS.items()}), max_size=5))
 @example(rows=[dict.fromkeys(CELLS) | {"text": "a"}])
 @example(rows=[dict.fromkeys(CELLS) | {"text": '","', "number": 1}, dict.fromkeys(CELLS)])

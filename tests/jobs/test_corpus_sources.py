@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jobs.corpus import ItemSource, Source, lines, open_source
@@ -409,6 +409,7 @@ PIECES = (
 )
 
 
+@settings(deadline=None)
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=40), block=st.sampled_from([1, 2, 3, 7, 64]))
 @example(pieces=[b'"two\nlines"', b",", b"a", b"\n", b"\xff", b"\n"], block=3)
 @example(pieces=[b'"', b"\xff", b"\n", b"a", b'"', b",", b"b c"], block=2)
@@ -468,6 +469,7 @@ def _is_bad(line: bytes) -> bool:
     return False
 
 
+@settings(deadline=None)
 @given(
     content=st.lists(st.sampled_from([b"a", b"bc" * 5, b"\n", b"\r\n", b"\xef\xbb\xbf", b"d" * 11])).map(b"".join),
     block=st.integers(1, 12),
