@@ -1,6 +1,7 @@
 """A task's params as fields of a form, by their JSON schema; and what was typed, as params again."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -9,7 +10,7 @@ import orjson
 from jobs.errors import InvalidParams
 from jobs.tasks.params import GenerationParams
 
-Kind = Literal["number", "whole", "choice", "switch", "text", "json"]
+Kind = Literal["number", "whole", "choice", "switch", "text", "list", "json"]
 SIMPLE: dict[str, Kind] = {"integer": "whole", "number": "number", "boolean": "switch", "string": "text"}
 PREFIX = "p_"
 """Of a param's name in a form: other fields have names, too."""
@@ -60,7 +61,8 @@ def typed(known: list[Field], given: Mapping[str, Any]) -> dict[str, str]:
 def _field(name: str, schema: Mapping[str, Any], parts: Mapping[str, Any], needed: bool) -> Field:
     shape = _shape(schema, parts)
     choices = tuple(map(str, shape.get("enum", (shape["const"],) if "const" in shape else ())))
-    kind: Kind = "choice" if choices else SIMPLE.get(shape.get("type", ""), "json")
+    of_texts = shape.get("type") == "array" and _shape(shape.get("items", {}), parts).get("type") == "string"
+    kind: Kind = "choice" if choices else "list" if of_texts else SIMPLE.get(shape.get("type", ""), "json")
     default = schema.get("default")
     return Field(
         name,
@@ -87,6 +89,8 @@ def _shape(schema: Mapping[str, Any], parts: Mapping[str, Any]) -> Mapping[str, 
 def _text(kind: Kind, value: Any) -> str:
     if kind == "switch":
         return "yes" if value else "no"
+    if kind == "list" and not any("," in each or each != each.strip() for each in value):
+        return ", ".join(value)
     return str(value) if kind in ("text", "choice") else json.dumps(value, ensure_ascii=False)
 
 
@@ -95,6 +99,8 @@ def _value(field: Field, text: str) -> Any:
         return text
     if field.kind == "switch":
         return text == "yes"
+    if field.kind == "list" and not text.startswith("["):
+        return [each.strip() for each in re.split(r"[,\n]", text) if each.strip()]
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
