@@ -65,10 +65,14 @@ def open_inputs(
 def refuse_overwriting(names: Sequence[str], output: str) -> None:
     """Raise OutputError when writing the output would destroy an input."""
     target = _status(output, of_minus=1)
+    if target is None:
+        return
     for name in names:
-        read = _status(name, of_minus=0)
-        if read is not None and target is not None and os.path.samestat(read, target):
-            raise OutputError(f"{output}: is the input {name} itself; give the results another name")
+        for each in _files(name):
+            read = _status(each, of_minus=0)
+            if read is not None and os.path.samestat(read, target):
+                among = "" if each == name else f", of {name}"
+                raise OutputError(f"{output}: is the input {each} itself{among}; give the results another name")
 
 
 class FingerprintedOnce:
@@ -115,6 +119,17 @@ def _once(name: str) -> bool:
     except (OSError, ValueError):
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _files(name: str) -> Sequence[str]:
+    """The files that a glob or a folder stands for now; of anything else, itself."""
+    from jobs.corpus import paths
+
+    if paths.is_glob(name):
+        return paths.matched(name)
+    if name != STDIN and os.path.isdir(name):
+        return [str(path) for path in paths.known_files(Path(name), lambda _: True)[0]]
+    return [name]
 
 
 def _shown(name: str) -> str:

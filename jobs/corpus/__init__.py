@@ -6,7 +6,7 @@ A format is a file in this folder with a FORMAT, or an entry point `textmill.cor
 import importlib
 import os
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
+from jobs.corpus import document, paths
 from jobs.corpus.base import Fields, Format, Line, Place, Source, Writer
 from jobs.corpus.compression import decompressed, inner
 from jobs.corpus.memory import ItemSource
@@ -42,7 +43,7 @@ def formats() -> dict[str, Format]:
 
 
 def open_source(
-    paths: str | PathLike[str] | Sequence[str | PathLike[str]],
+    inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
     text_field: str | None = None,
     id_field: str | None = None,
@@ -52,19 +53,19 @@ def open_source(
     form: str | None = None,
     shown: Mapping[str, str] = MappingProxyType({}),
 ) -> FileSource:
-    """The items of files, folders and `-` (standard input), in the order given; nothing is read yet.
+    """The items of files, globs, folders and `-` (standard input), in the order given; nothing is read yet.
 
     `form`: the name of the format that every file and pipe is in; by default its suffix tells. `rows`: which rows, and
     what of them. `shown`: what messages call a path. Raises InvalidInput for a path that does not exist or is in no
     known format.
     """
-    given = [paths] if isinstance(paths, str | PathLike) else list(paths)
+    given = [inputs] if isinstance(inputs, str | PathLike) else list(inputs)
     if not given:
         raise InvalidInput("no input is named")
     fields = Fields(main=main_field, text=text_field, id=id_field, rows=rows)
     chosen = _named(form) if form is not None else None
-    inputs = [_input(str(path), shown.get(str(path), str(path)), chosen) for path in given]
-    return FileSource(inputs, fields, max_line_bytes)
+    found = [each for path in given for each in _inputs(str(path), shown.get(str(path), str(path)), chosen)]
+    return FileSource(found, fields, max_line_bytes)
 
 
 def stored_source(
@@ -108,6 +109,35 @@ def _named(name: str) -> Format:
     if name not in readable:
         raise InvalidInput(f"unknown format {name!r}; known: {', '.join(sorted(readable))}")
     return readable[name]
+
+
+def _inputs(name: str, shown: str, form: Format | None) -> Iterator[tuple[Format, Place]]:
+    """What a path stands for: itself, or the files of a glob or a folder of more than texts."""
+    if paths.is_glob(name):
+        yield from (_input(each, each, form) for each in paths.matched(name))
+    elif os.path.isdir(name) and (files := _records(Path(name), form)):
+        for path in files:
+            inside = path.relative_to(name).as_posix()
+            text = form is None and path.suffix.lower() == document.SUFFIX
+            yield (
+                (document.document(inside), file_place(f"{path}", path)) if text else _input(f"{path}", f"{path}", form)
+            )
+    else:
+        yield _input(name, shown, form)
+
+
+def _records(folder: Path, form: Format | None) -> list[Path]:
+    """The files of a folder that has others than texts of a file each, or is read in one format; else none."""
+    files, unreadable = paths.known_files(folder, lambda path: form is not None or _is_known(path))
+    if form is None and all(path.suffix.lower() == document.SUFFIX for path in files):
+        return []
+    for error in unreadable:
+        raise InvalidInput(f"{error.filename}: cannot be read: {error.strerror}") from error
+    return files
+
+
+def _is_known(path: Path) -> bool:
+    return any(inner(path).suffix.lower() in form.suffixes for form in formats().values())
 
 
 def _input(name: str, shown: str, form: Format | None) -> tuple[Format, Place]:

@@ -10,6 +10,7 @@ import orjson
 
 from jobs.corpus.base import ID, Fields, Format, Place, Read, check_text
 from jobs.corpus.mapping import Mapper
+from jobs.corpus.paths import is_hidden
 from jobs.errors import InvalidInput, Problem
 
 SUFFIX = ".txt"
@@ -50,9 +51,9 @@ def _files(folder: Path) -> Iterator[Found]:
     unreadable: list[OSError] = []
     for root, folders, names in os.walk(folder, onerror=unreadable.append):
         yield from _drained(unreadable)
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in sorted(names):
-            if name.lower().endswith(SUFFIX):
+            if name.lower().endswith(SUFFIX) and not is_hidden(name):
                 yield Path(root, name)
     yield from _drained(unreadable)
 

@@ -1,0 +1,43 @@
+"""A whole file as one item: what a .txt file is among the other files of a folder."""
+
+import hashlib
+from collections.abc import Iterator
+from functools import partial
+
+import orjson
+
+from jobs.corpus.base import Fields, Format, Line, Place, refuse_fields
+from jobs.errors import Problem
+
+SUFFIX = ".txt"
+
+
+def document(name: str) -> Format:
+    """The format of a file that is one text; `name`, its path inside its folder, is the item's `custom_id`."""
+    return Format("document", (), partial(_read, name), fingerprint=partial(_fingerprint, name))
+
+
+def _read(name: str, place: Place, fields: Fields, max_bytes: int) -> Iterator[Line]:
+    refuse_fields(place, fields, "a text")
+    with place.open() as stream:
+        data = stream.read(max_bytes + 1)
+    yield 1, _item(name, data, fields.main, max_bytes)
+
+
+def _item(name: str, data: bytes, main: str, max_bytes: int) -> bytes | Problem:
+    if len(data) > max_bytes:
+        return Problem(1, "line_too_long", f"longer than {max_bytes:,} bytes (setting max_line_bytes)")
+    try:
+        return orjson.dumps({"custom_id": name, main: data.decode("utf-8-sig")})
+    except UnicodeDecodeError as error:
+        return Problem(1, "not_utf8", f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}")
+    except TypeError:
+        return Problem(1, "invalid_text", "the file's name is not UTF-8")
+
+
+def _fingerprint(name: str, place: Place) -> bytes:
+    digest = hashlib.sha256(name.encode(errors="surrogateescape") + b"\0")
+    with place.open() as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
