@@ -206,9 +206,17 @@ def _spec(**given: Any) -> "ScheduleSpec":
 def _absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:
     from pathlib import Path
 
+    from jobs.corpus import urls
+
     if "-" in inputs:
         raise click.BadParameter("standard input is there once; a schedule reads files and folders")
-    return tuple(str(Path(each).absolute()) for each in inputs)
+    for each in inputs:
+        if urls.is_url(each) and urls.has_secret(each):
+            raise click.BadParameter(
+                f"{urls.shown(each)}: a schedule keeps its inputs for all to read; where they are read, give logins "
+                "and keys in the environment"
+            )
+    return tuple(each if urls.is_url(each) else str(Path(each).absolute()) for each in inputs)
 
 
 def _shown(found: "Schedule") -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
-from jobs.corpus import document, paths
+from jobs.corpus import document, paths, urls
 from jobs.corpus.base import Fields, Format, Line, Place, Source, Writer
 from jobs.corpus.compression import decompressed, inner
 from jobs.corpus.memory import ItemSource
@@ -53,7 +53,7 @@ def open_source(
     form: str | None = None,
     shown: Mapping[str, str] = MappingProxyType({}),
 ) -> FileSource:
-    """The items of files, globs, folders and `-` (standard input), in the order given; nothing is read yet.
+    """The items of files, globs, folders, URLs and `-` (standard input), in the order given; nothing is read yet.
 
     `form`: the name of the format that every file and pipe is in; by default its suffix tells. `rows`: which rows, and
     what of them. `shown`: what messages call a path. Raises InvalidInput for a path that does not exist or is in no
@@ -113,7 +113,11 @@ def _named(name: str) -> Format:
 
 def _inputs(name: str, shown: str, form: Format | None) -> Iterator[tuple[Format, Place]]:
     """What a path stands for: itself, or the files of a glob or a folder of more than texts."""
-    if paths.is_glob(name):
+    if (path_of_url := urls.local(name)) is not None:
+        yield from _inputs(path_of_url, path_of_url, form)
+    elif urls.is_url(name):
+        yield from urls.inputs(name, lambda path: form or _by_suffix(inner(path), formats().values()), _is_known)
+    elif paths.is_glob(name):
         yield from (_input(each, each, form) for each in paths.matched(name))
     elif os.path.isdir(name) and (files := _records(Path(name), form)):
         for path in files:
