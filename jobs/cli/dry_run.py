@@ -39,12 +39,13 @@ def estimated(
     id_field: str | None,
     rows: Rows,
     form: str | None,
+    query: str | None,
     keep: Sequence[str],
 ) -> Estimate:
     """The estimate of what was typed. Raises what is wrong with it."""
     found, given = resolve(task, params)
     fields = Fields(main=found.main_field, text=text_field, id=id_field, rows=rows)
-    with open_inputs(inputs, load_settings(), fields, form=form, say=_say) as source:
+    with open_inputs(inputs, load_settings(), fields, form=form, query=query, say=_say) as source:
         found_out = client.estimate(found.name, Noticed(source, _say), model=model, params=given, keep=keep)
     for notice in filtered(source):
         _say(notice)

@@ -35,16 +35,31 @@ Say = Callable[[str], None]
 
 @contextmanager
 def open_inputs(
-    names: Sequence[str], settings: "Settings", fields: "Fields", *, form: str | None = None, say: Say
+    names: Sequence[str],
+    settings: "Settings",
+    fields: "Fields",
+    *,
+    form: str | None = None,
+    query: str | None = None,
+    say: Say,
 ) -> "Iterator[FingerprintedOnce]":
     """The items of all inputs, readable again and again, with a fingerprint. Raises InvalidInput.
 
-    `form`: the name of their format, for files that do not tell it by their suffix and for pipes.
+    `form`: the name of their format, for files that do not tell it by their suffix and for pipes. `query`: what is
+    read of the one that is a database.
     """
     from jobs import corpus
+    from jobs.corpus import database
 
+    _check_query(names, query)
     with _spool(settings.home / "spool") as folder:
-        kept = [_keep(name, folder / str(at), say) if _once(name) else name for at, name in enumerate(names)]
+
+        def kept_one(at: int, name: str) -> str:
+            if query is not None and database.is_database(name):
+                return _keep_rows(name, query, fields, folder / str(at), say)
+            return _keep(name, folder / str(at), say) if _once(name) else name
+
+        kept = [kept_one(at, name) for at, name in enumerate(names)]
         pipes = {new: _shown(old) for new, old in zip(kept, names, strict=True) if new != old}
         for path, shown in pipes.items() if form is None else ():
             if doubt := _doubt(Path(path), shown, fields):
@@ -133,7 +148,9 @@ def _files(name: str) -> Sequence[str]:
 
 
 def _shown(name: str) -> str:
-    return "standard input" if name == STDIN else name
+    from jobs.corpus import urls
+
+    return "standard input" if name == STDIN else urls.shown(name)
 
 
 def _status(name: str, *, of_minus: int) -> os.stat_result | None:
@@ -162,6 +179,34 @@ def _keep(name: str, folder: Path, say: Say) -> str:
     with copy.open("rb") as file:
         suffix = ".jsonl" if _is_jsonl(file) else TEXT_SUFFIX
     return str(copy.rename(copy.with_suffix(suffix)))
+
+
+def _check_query(names: Sequence[str], query: str | None) -> None:
+    """Raise InvalidInput unless there is a query for the one database, or neither."""
+    from jobs.corpus import database, urls
+
+    found = [urls.shown(name) for name in names if database.is_database(name)]
+    if query is None and found:
+        raise InvalidInput(f"{found[0]}: is a database; say with --query what is to be read of it")
+    if query is not None and len(found) != 1:
+        known = "sqlite:///path or postgresql://host/name"
+        raise InvalidInput(f"--query reads one database ({known}), and {len(found)} are named")
+
+
+def _keep_rows(url: str, query: str, fields: "Fields", folder: Path, say: Say) -> str:
+    """The rows of a query in a file: asked again, the database might give others."""
+    from jobs.corpus import database
+
+    folder.mkdir()
+    copy = folder / "input.jsonl"
+    due = time.monotonic() + NOTICE_S
+    with copy.open("wb", buffering=BLOCK_BYTES) as file:
+        for number, row in enumerate(database.rows_of(url, query, fields), start=1):
+            file.write(database.as_json(row) + b"\n")
+            if number % 1000 == 0 and time.monotonic() > due:
+                due = time.monotonic() + NOTICE_S
+                say(f"reading the database: {number:,} rows so far")
+    return str(copy)
 
 
 def _doubt(path: Path, shown: str, fields: "Fields") -> str | None:

@@ -55,6 +55,8 @@ class Wish:
     id_field: str | None = None
     rows: Rows = EVERY_ROW
     format: str | None = None
+    query: str | None = None
+    """What is read of an input that is a database."""
     keep: tuple[str, ...] = ()
     on_invalid: Literal["reject", "skip"] = "reject"
     priority: int = 0
@@ -106,6 +108,7 @@ class LocalRun:
                 id_field=wish.id_field,
                 rows=wish.rows,
                 form=wish.format,
+                query=wish.query,
                 keep=wish.keep,
             )
         print(found.model_dump_json() if wish.as_json else told(found))
@@ -133,7 +136,9 @@ class LocalRun:
         """The job of this very command: the one it left behind, or a new one."""
         wish = self._wish
         fields = Fields(main=self._task.main_field, text=wish.text_field, id=wish.id_field, rows=wish.rows)
-        with open_inputs(wish.inputs, settings, fields, form=wish.format, say=self._reporter.note) as source:
+        with open_inputs(
+            wish.inputs, settings, fields, form=wish.format, query=wish.query, say=self._reporter.note
+        ) as source:
             model, queue = choose(store, client.registry, self._task, wish.model), settings.queues[0]
             key = self._key(model, queue, source.fingerprint())
             for attempt in itertools.count(1):

@@ -15,7 +15,9 @@ job = click.argument("job", help="A job's id, or its beginning.")
 output = click.option("-o", "--output", metavar="OUT", default="-", help="A .jsonl or .csv file; - is stdout.")
 text_field = click.option("--text-field", metavar="F", help="The input's field that holds the text.")
 
-
+query = click.option(
+    "--query", metavar="SQL", help="What to read of an input that is a database's URL: a SELECT, or a table's name."
+)
 incremental = click.option(
     "--incremental",
     metavar="NAME",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @options.model(options.ANY_MODEL)
 @options.task_over_inputs
 @options.rows
+@options.query
 @options.incremental
 @options.priority("Higher goes first among this home's jobs.")
 @options.before_paying
@@ -33,6 +34,7 @@ def run(
     rows: "Rows",
     keep: str | None,
     form: str | None,
+    query: str | None,
     on_invalid: options.OnInvalid,
     incremental: str | None,
     priority: int,
@@ -60,6 +62,7 @@ def run(
         id_field=id_field,
         rows=rows,
         format=form,
+        query=query,
         keep=words(keep),
         on_invalid=on_invalid,
         priority=priority,

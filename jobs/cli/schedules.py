@@ -206,11 +206,13 @@ def _spec(**given: Any) -> "ScheduleSpec":
 def _absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:
     from pathlib import Path
 
-    from jobs.corpus import urls
+    from jobs.corpus import database, urls
 
     if "-" in inputs:
         raise click.BadParameter("standard input is there once; a schedule reads files and folders")
     for each in inputs:
+        if database.is_database(each):
+            raise click.BadParameter(f"{urls.shown(each)}: a schedule reads files, folders and URLs, and no database")
         if urls.is_url(each) and urls.has_secret(each):
             raise click.BadParameter(
                 f"{urls.shown(each)}: a schedule keeps its inputs for all to read; where they are read, give logins "

@@ -28,6 +28,7 @@ class Submission:
     id_field: str | None
     rows: Rows
     format: str | None
+    query: str | None
     on_invalid: Literal["reject", "skip"]
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of `Client.submit`."""
@@ -38,7 +39,7 @@ def submitted(client: "Client", wish: Submission) -> "Job":
     task, params = resolve(wish.task, wish.params)
     fields = Fields(main=task.main_field, text=wish.text_field, id=wish.id_field, rows=wish.rows)
     settings = load_settings()
-    with open_inputs(wish.inputs, settings, fields, form=wish.format, say=_say) as source:
+    with open_inputs(wish.inputs, settings, fields, form=wish.format, query=wish.query, say=_say) as source:
         handle = client.submit(
             task.name,
             Noticed(source, _say),
@@ -67,6 +68,7 @@ def estimate(client: "Client", wish: Submission, *, as_json: bool) -> int:
         id_field=wish.id_field,
         rows=wish.rows,
         form=wish.format,
+        query=wish.query,
         keep=wish.options["keep"],
     )
     print(found.model_dump_json() if as_json else told(found))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @options.model("A name from `textmill models list`.")
 @options.task_over_inputs
 @options.rows
+@options.query
 @options.incremental
 @options.placed
 @click.option("--key", metavar="KEY", help="Idempotency key: the same key never makes a second job.")
@@ -38,6 +39,7 @@ def submit(
     rows: "Rows",
     keep: str | None,
     form: str | None,
+    query: str | None,
     on_invalid: options.OnInvalid,
     incremental: str | None,
     queue: str,
@@ -66,6 +68,7 @@ def submit(
         id_field=id_field,
         rows=rows,
         format=form,
+        query=query,
         on_invalid=on_invalid,
         options={
             "keep": words(keep),

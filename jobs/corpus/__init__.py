@@ -18,6 +18,7 @@ from typing import BinaryIO
 from jobs.corpus import document, paths, urls
 from jobs.corpus.base import Fields, Format, Line, Place, Source, Writer
 from jobs.corpus.compression import decompressed, inner
+from jobs.corpus.database import open_query
 from jobs.corpus.memory import ItemSource
 from jobs.corpus.rows import EVERY_ROW, Rows
 from jobs.corpus.sink import Sink
@@ -25,7 +26,7 @@ from jobs.corpus.source import SNIFFED, STDIN, FileSource, file_place, piped, st
 from jobs.errors import InvalidInput, OutputError
 
 __all__ = ["Fields", "Format", "ItemSource", "Line", "Place", "Rows", "Sink", "Source", "Writer"]
-__all__ += ["formats", "open_sink", "open_source", "stored_source"]
+__all__ += ["formats", "open_query", "open_sink", "open_source", "stored_source"]
 
 STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 """Other names of standard output; as files they would be replaced, not written to."""

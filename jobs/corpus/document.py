@@ -6,7 +6,8 @@ from functools import partial
 
 import orjson
 
-from jobs.corpus.base import Fields, Format, Line, Place, refuse_fields
+from jobs.corpus.base import ID, Fields, Format, Place, Read, check_text
+from jobs.corpus.mapping import Mapper
 from jobs.errors import Problem
 
 SUFFIX = ".txt"
@@ -17,18 +18,19 @@ def document(name: str) -> Format:
     return Format("document", (), partial(_read, name), fingerprint=partial(_fingerprint, name))
 
 
-def _read(name: str, place: Place, fields: Fields, max_bytes: int) -> Iterator[Line]:
-    refuse_fields(place, fields, "a text")
+def _read(name: str, place: Place, fields: Fields, max_bytes: int) -> Iterator[Read]:
+    check_text(place, fields, "a text", (ID, fields.main))
     with place.open() as stream:
         data = stream.read(max_bytes + 1)
-    yield 1, _item(name, data, fields.main, max_bytes)
+    yield 1, _item(name, data, Mapper(fields), max_bytes)
 
 
-def _item(name: str, data: bytes, main: str, max_bytes: int) -> bytes | Problem:
+def _item(name: str, data: bytes, mapper: Mapper, max_bytes: int) -> bytes | Problem | None:
     if len(data) > max_bytes:
         return Problem(1, "line_too_long", f"longer than {max_bytes:,} bytes (setting max_line_bytes)")
     try:
-        return orjson.dumps({"custom_id": name, main: data.decode("utf-8-sig")})
+        item = mapper.item(1, {ID: name, mapper.main: data.decode("utf-8-sig")})
+        return orjson.dumps(item) if isinstance(item, dict) else item
     except UnicodeDecodeError as error:
         return Problem(1, "not_utf8", f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}")
     except TypeError:
