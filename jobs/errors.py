@@ -14,6 +14,7 @@ TextmillError
 │   ├── UnknownFile             no uploaded file has that id
 │   ├── UnknownBatch            no batch has that id
 │   ├── UnknownWebhook          no webhook, or no delivery of it, has that id
+│   ├── UnknownWorker           no worker that reported lately has that id
 │   ├── QuotaExceeded           the tenant has as much in line as it may; later there is room again
 │   ├── UnknownSchedule         no schedule of the tenant has that id or name
 │   ├── UnknownUpload           no upload has that id
@@ -135,6 +136,10 @@ class UnknownBatch(UsageError):
 
 class UnknownWebhook(UsageError):
     """Raised when no webhook of the caller's tenant, or no delivery of it, has the given id."""
+
+
+class UnknownWorker(UsageError):
+    """Raised when no worker that reported lately has the given id."""
 
 
 class QuotaExceeded(UsageError):

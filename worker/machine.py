@@ -77,6 +77,7 @@ class Machine:
         self._stopping = threading.Event()
         self._grace_s = settings.grace_s
         self._hinted_at = -math.inf  # a new worker looks at once
+        self._quiet = False
         self._state = "starting"
         self._threads: list[threading.Thread] = []
         self._shown = False
@@ -169,8 +170,8 @@ class Machine:
 
     def _run_shift(self, queues: Sequence[str]) -> Tally | None:
         with self._one_at_a_time:
-            if self._stopping.is_set():
-                return None
+            if self._stopping.is_set() or self._quiet:
+                return None  # a hint that is lost so costs time at most: others look by themselves
             shift = self._shift = self._new_shift(queues)
             self._state = "working"
             if self._stopping.is_set():  # stop() may have looked before the shift was there
@@ -180,7 +181,7 @@ class Machine:
             finally:
                 self._shift, self._state = None, "idle"
         self._count(tally)
-        if not tally.ran_dry and not self._stopping.is_set():
+        if not tally.ran_dry and not self._stopping.is_set() and not self._quiet:
             self._pass_on(queues)
         return tally
 
@@ -241,7 +242,7 @@ class Machine:
         failures = backoff(1.0, 30.0)
         wait = self._idle_wait()
         while not self._stopping.wait(min(wait, 1.0)):
-            if self._shift is not None or time.monotonic() < self._hinted_at + wait:
+            if self._quiet or self._shift is not None or time.monotonic() < self._hinted_at + wait:
                 continue
             wait = self._idle_wait()
             try:
@@ -276,7 +277,7 @@ class Machine:
                 return
 
     def _beat(self, state: str) -> None:
-        self.store.workers.beat(
+        quiet = self.store.workers.beat(
             self.id,
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -286,7 +287,18 @@ class Machine:
             state=state,
             queues=self.queues,
             load=self.meter.load(self.residency.worked()),
+            memory_bytes=self.device.memory_bytes,
+            models_bytes=sum(self.residency.sizes().values()),
         )
+        self._hush(quiet)
+
+    def _hush(self, quiet: bool) -> None:
+        """Claim nothing more as long as somebody wishes so; what is held is finished."""
+        if quiet != self._quiet:
+            log.info("this worker was told to be quiet" if quiet else "this worker was told to go on")
+        self._quiet, shift = quiet, self._shift
+        if quiet and shift is not None:
+            shift.quiet()
 
     def _tell(self, reason: str) -> None:
         """The watchdog's last words, where `textmill doctor` and the dashboard find them."""

@@ -34,8 +34,9 @@ class Meter:
 
     def load(self, stats: Iterable[Mapping[str, Any]]) -> dict[str, float] | None:
         """Since the last call: `busy`, the share of its working time that the device computed; `padding`, the share of
-        tokens that were none; `occupancy`, of decoding rows that were in use; `tokens_per_s` that were useful. What did
-        not occur is left out; None when there was no work at all. The counters never fall (`Residency.worked`)."""
+        tokens that were none; `occupancy`, of decoding rows that were in use; `tokens_per_s` that were useful, and
+        `batch_tokens`, so many of them in one pass. What did not occur is left out; None when there was no work at
+        all. The counters never fall (`Residency.worked`)."""
         now = self.totals(stats)
         grown = {name: now[name] - self._before[name] for name in now}
         self._before = now
@@ -46,6 +47,7 @@ class Meter:
             "padding": (grown["padded_tokens"] - grown["tokens"], grown["padded_tokens"]),
             "occupancy": (grown["decode_rows"], grown["decode_slots"]),
             "tokens_per_s": (grown["tokens"], grown["shift"]),
+            "batch_tokens": (grown["tokens"], grown["batches"]),
         }
         return {name: round(part / whole, 4) for name, (part, whole) in ratios.items() if whole > 0}
 

@@ -114,6 +114,11 @@ class Shift:
         self._reader.stop()
         self._woken.set()
 
+    def quiet(self) -> None:
+        """Claim nothing more; what is held is finished."""
+        self._reader.stop()
+        self._woken.set()
+
     def abandon(self) -> None:
         """Give everything back without blame while the device loop is stuck in a step or a load. Ends the shift for
         good: what the device still answers is dropped, and the process should leave."""

@@ -33,6 +33,7 @@ from jobs.errors import (
     UnknownSchedule,
     UnknownUpload,
     UnknownWebhook,
+    UnknownWorker,
     UsageError,
     WrongOffset,
 )
@@ -51,6 +52,7 @@ _STATUS: Mapping[type[TextmillError], int] = {
     UnknownBatch: 404,
     UnknownWebhook: 404,
     UnknownSchedule: 404,
+    UnknownWorker: 404,
     UnknownUpload: 404,
     InvalidState: 409,
     WrongOffset: 409,

@@ -21,6 +21,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     Uuid,
+    false,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import text
@@ -282,6 +283,11 @@ workers = Table(
     Column("queues", JSON, nullable=False),
     Column("state", Text, nullable=False),
     Column("load", JSON(none_as_null=True)),
+    # It is to claim nothing more, until it is woken.
+    Column("quiet", Boolean, nullable=False, server_default=false()),
+    # Of its device, and of them what loaded models take.
+    Column("memory_bytes", BigInteger),
+    Column("models_bytes", BigInteger),
     Column("started_at", Utc, nullable=False),
     Column("heartbeat_at", Utc, nullable=False),
 )

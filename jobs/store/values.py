@@ -171,7 +171,13 @@ class WorkerRow(NamedTuple):
     queues: tuple[str, ...]
     state: str
     load: Mapping[str, float] | None
-    """What its device did since the report before: `busy`, `padding`, `occupancy` (shares), `tokens_per_s`. None: it
-    had no work."""
+    """What its device did since the report before: `busy`, `padding`, `occupancy` (shares), `tokens_per_s`,
+    `batch_tokens`. None: it had no work."""
+    quiet: bool
+    """It was told to claim nothing more."""
+    memory_bytes: int | None
+    """Of its device."""
+    models_bytes: int | None
+    """What loaded models take of it."""
     started_at: datetime
     heartbeat_at: datetime

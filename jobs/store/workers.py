@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, select, update
+from sqlalchemy import ColumnElement, Select, delete, select, update
 
+from jobs.errors import UnknownWorker
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
 from jobs.store.tables import workers
@@ -40,17 +41,22 @@ class Workers:
         state: str,
         queues: Sequence[str],
         load: Mapping[str, float] | None = None,
-    ) -> None:
-        """Note that the worker is alive, and what it is doing."""
+        memory_bytes: int | None = None,
+        models_bytes: int | None = None,
+    ) -> bool:
+        """Note that the worker is alive, and what it is doing; whether it is to be quiet."""
         report = {"host": host, "pid": pid, "boot_id": boot_id, "device": device, "state": state}
         report |= {"models": list(models), "queues": list(queues), "load": load, "heartbeat_at": now()}
+        report |= {"memory_bytes": memory_bytes, "models_bytes": models_bytes}
         row = self._db.insert(workers).values(id=worker_id, started_at=now(), **report)
-        beat = row.on_conflict_do_update(index_elements=[workers.c.id], set_=report)
+        beat = row.on_conflict_do_update(index_elements=[workers.c.id], set_=report).returning(workers.c.quiet)
+        return bool(self._db.relaxed(lambda connection: connection.execute(beat).scalar_one()))
 
-        def work(connection: Connection) -> None:
-            connection.execute(beat)
-
-        self._db.relaxed(work)
+    def quiet(self, worker_id: str, *, on: bool) -> None:
+        """Have the worker claim nothing more, or go on; it hears of it with its next report. Raises UnknownWorker."""
+        told = update(workers).where(workers.c.id == worker_id).values(quiet=on)
+        if not self._db.write(lambda connection: connection.execute(told).rowcount):
+            raise UnknownWorker(f"no worker {worker_id[:100]!r}")
 
     def live(self, within_s: float) -> list[WorkerRow]:
         """The workers that reported in the last so many seconds and have not ended since, by id."""

@@ -304,6 +304,20 @@ def test_limits_name_the_setting_and_are_those_of_bodies_whose_length_is_not_tol
         assert api.get("/tasks").status_code == 200
 
 
+def test_a_worker_is_hushed_and_woken(api: Api, store: Store) -> None:
+    store.workers.beat(
+        "w1", host="h", pid=1, boot_id="b", device="cpu", models=[], queues=["default"], state="idle", models_bytes=7
+    )
+
+    assert api.post("/workers/w1/quiet").status_code == 204
+    [worker] = api.get("/workers").json()
+    assert (worker["quiet"], worker["models_bytes"], worker["memory_bytes"]) == (True, 7, None)
+    assert api.post("/workers/w1/wake").status_code == 204
+    assert api.get("/workers").json()[0]["quiet"] is False
+    missing = api.post("/workers/w2/quiet")
+    assert (missing.status_code, missing.json()["code"]) == (404, "unknown_worker")
+
+
 def test_the_catalog_has_tasks_with_schemas_models_and_workers(api: Api) -> None:
     tasks = {each["name"]: each for each in api.get("/tasks").json()}
 

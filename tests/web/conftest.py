@@ -98,7 +98,7 @@ def world(serve: Serve, store: Store, work: Callable[[], None], settings: Callab
         models=["fake"],
         state="busy",
         queues=["default"],
-        load={"busy": 0.91, "padding": 0.07, "tokens_per_s": 12345.0},
+        load={"busy": 0.91, "padding": 0.07, "tokens_per_s": 12345.0, "batch_tokens": 3412.0},
     )
     return World(server, store, client, made)
 

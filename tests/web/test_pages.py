@@ -259,6 +259,15 @@ def test_a_schedule_is_steered(world: World, pages: httpx2.Client, schedule: str
     assert "morning news" not in pages.post(f"/schedules/{schedule}/delete").text
 
 
+def test_a_worker_is_hushed_and_woken(world: World, pages: httpx2.Client) -> None:
+    hushed = pages.post("/workers/w1/quiet")
+
+    assert [row.quiet for row in world.store.workers.live(60)] == [True]
+    assert "Wake" in hushed.text
+    assert "Wake" not in pages.post("/workers/w1/wake").text
+    assert pages.post("/workers/w2/quiet").status_code == 404
+
+
 def test_a_page_that_is_not_there_is_a_page(world: World, pages: httpx2.Client) -> None:
     for path in ("/jobs/job_00000000000000000000000000000000", "/jobs/nothing", "/schedules/none", "/nothing"):
         answer = pages.get(path)

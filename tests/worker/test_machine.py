@@ -50,6 +50,32 @@ def test_only_its_own_queues_are_served(make: Make, store: Store) -> None:
     assert store.jobs.get(other).counts.pending == 5
 
 
+def test_a_quiet_worker_finishes_what_it_holds_and_claims_nothing_until_it_is_woken(make: Make, store: Store) -> None:
+    slow = model(store, delay_s=0.05, max_items=4)
+    machine = make(lookahead_items=64)
+    machine.start()
+    running = submit(store, 400, per_chunk=32, model=slow)
+    _until(lambda: store.jobs.get(running).counts.ok > 0)
+
+    store.workers.quiet(machine.id, on=True)
+    _until(lambda: column(store, "SELECT id FROM chunks WHERE state = 'running'") == [])
+    held = store.jobs.get(running).counts
+    later = submit(store, 5)
+    machine.wake()
+    assert machine.work("default") is None
+    time.sleep(1.0)
+
+    assert 0 < held.ok < 400
+    assert store.jobs.get(running).counts == held
+    assert store.jobs.get(later).counts.pending == 5
+    assert [row.quiet for row in store.workers.live(60)] == [True]
+
+    store.workers.quiet(machine.id, on=False)
+    _until(lambda: store.jobs.get(running).state.final and store.jobs.get(later).state.final)
+    check(store, running)
+    assert set(column(store, "SELECT attempt FROM chunks")) == {1}
+
+
 @pytest.mark.parametrize("queue", ["elsewhere", -1, 2**70, None, ["default"], {"a": 1}, "x" * 10_000])
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 def test_a_forged_hint_is_ignored_and_counted(make: Make, queue: Any) -> None:

@@ -104,8 +104,8 @@ def test_an_unloaded_model_has_worked_what_it_has_worked(make: Callable[..., Res
 
     assert models.names() == ["b"]
     assert (before, after) == (
-        {"busy": 0.0, "padding": 0.0, "tokens_per_s": 9.0},
-        {"busy": 0.0, "padding": 0.0, "tokens_per_s": 2.0},
+        {"busy": 0.0, "padding": 0.0, "tokens_per_s": 9.0, "batch_tokens": 9.0},
+        {"busy": 0.0, "padding": 0.0, "tokens_per_s": 2.0, "batch_tokens": 2.0},
     )
 
 

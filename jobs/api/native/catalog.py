@@ -45,6 +45,18 @@ def workers(service: Serves, caller: Admin) -> list[WorkerInfo]:
     return [WorkerInfo(**{name: getattr(row, name) for name in WorkerInfo.model_fields}) for row in rows]
 
 
+@router.post("/workers/{worker_id}/quiet", status_code=204, responses=documented(404))
+def quiet(worker_id: str, service: Serves, caller: Admin) -> None:
+    """It claims nothing more and finishes what it holds, so that it can be ended without a trace."""
+    service.store.workers.quiet(worker_id, on=True)
+
+
+@router.post("/workers/{worker_id}/wake", status_code=204, responses=documented(404))
+def wake(worker_id: str, service: Serves, caller: Admin) -> None:
+    """It goes on after it was quiet."""
+    service.store.workers.quiet(worker_id, on=False)
+
+
 @router.get("/tenant", summary="What the caller's tenant may do, and what it has in line")
 def tenant(service: Serves, caller: Reader) -> TenantInfo:
     allowed, used = service.store.tenants.get(caller.tenant), service.store.tenants.used(caller.tenant)

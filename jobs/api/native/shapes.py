@@ -163,7 +163,13 @@ class WorkerInfo(Frozen):
     queues: tuple[str, ...]
     state: str
     load: Mapping[str, float] | None
-    """Busy share, padding share, tokens/s and so on, where it has worked."""
+    """Busy share, padding share, tokens/s, tokens a batch and so on, where it has worked."""
+    quiet: bool
+    """It was told to claim nothing more."""
+    memory_bytes: int | None
+    """Of its device."""
+    models_bytes: int | None
+    """What loaded models take of it."""
 
 
 class KeyWanted(Frozen):
