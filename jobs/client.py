@@ -15,8 +15,10 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from jobs import tracing
-from jobs.corpus import ItemSource, Source
+from jobs.chaining import lineage, results
+from jobs.corpus import Fields, ItemSource, Source
 from jobs.corpus.memory import Given
+from jobs.corpus.source import FileSource
 from jobs.errors import (
     InvalidParams,
     InvalidState,
@@ -87,7 +89,7 @@ class Client:
     def submit(
         self,
         task: str,
-        items: Iterable[Given] | Source,
+        items: "Iterable[Given] | Source | JobHandle",
         *,
         model: str | None = None,
         params: Mapping[str, Any] | None = None,
@@ -112,7 +114,8 @@ class Client:
     ) -> JobHandle:
         """The job, with all its items stored and ready for workers.
 
-        `items`: texts, dicts or Items, or a source (`jobs.corpus.open_source`). `model` may be left out when only one
+        `items`: texts, dicts or Items, or a source (`jobs.corpus.open_source`), or the handle of an
+        ended job whose task gives texts: its ok results are the items. `model` may be left out when only one
         serves the task; a pattern of names (`opus-mt-{source}-{target}`) sends each item to the model of its languages.
         With an `idempotency_key` the call is safe to repeat: it gives the same job, and goes on with one that was left
         half loaded. `on_invalid="skip"` goes on without the items that are refused; the handle's `loaded` lists them.
@@ -131,6 +134,11 @@ class Client:
         if on_invalid not in get_args(OnInvalid):
             raise InvalidParams(f"on_invalid is {on_invalid!r}; it may be: {', '.join(get_args(OnInvalid))}")
         found, given = resolve(task, params)
+        if isinstance(items, JobHandle):
+            fields = Fields(main=found.main_field)
+            earlier = results(self._store, items.id, fields)
+            items = FileSource([earlier.input], fields, self._settings.max_line_bytes)
+            labels = {**lineage([earlier]), **(labels or {})}
         registry = self.registry_of(tenant)
         served = registry.check(found, model or registry.only(found).name, given)
         spec = _spec(

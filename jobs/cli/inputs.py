@@ -5,8 +5,8 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from jobs.errors import InvalidInput, OutputError
 
 if TYPE_CHECKING:
+    from jobs.chaining import Results
     from jobs.corpus import Fields, Line, Source
     from jobs.corpus.source import FileSource
     from jobs.settings import Settings
@@ -49,10 +50,14 @@ def open_inputs(
     read of the one that is a database.
     """
     from jobs import corpus
+    from jobs.chaining import lineage
     from jobs.corpus import database
 
     _check_query(names, query)
-    with _spool(settings.home / "spool") as folder:
+    with _spool(settings.home / "spool") as folder, _results(names, settings, fields) as jobs:
+        for found in jobs.values():
+            if found.left_out is not None:
+                say(found.left_out)
 
         def kept_one(at: int, name: str) -> str:
             if query is not None and database.is_database(name):
@@ -73,8 +78,9 @@ def open_inputs(
             max_line_bytes=settings.max_line_bytes,
             form=form,
             shown=pipes,
+            opened={name: found.input for name, found in jobs.items()},
         )
-        yield FingerprintedOnce(source)
+        yield FingerprintedOnce(source, lineage(list(jobs.values())))
 
 
 def refuse_overwriting(names: Sequence[str], output: str) -> None:
@@ -93,8 +99,10 @@ def refuse_overwriting(names: Sequence[str], output: str) -> None:
 class FingerprintedOnce:
     """A source whose fingerprint is taken once: it reads every byte of the input."""
 
-    def __init__(self, source: "FileSource") -> None:
+    def __init__(self, source: "FileSource", labels: Mapping[str, str]) -> None:
         self._source = source
+        self.labels = labels
+        """What a job of these items is to say of where they come from."""
         self.fingerprint, self.locate = cache(source.fingerprint), source.locate
 
     @property
@@ -229,6 +237,17 @@ def _is_jsonl(file: BinaryIO) -> bool:
         if start := block.removeprefix(b"\xef\xbb\xbf").lstrip():
             return start[:1] in (b"{", b'"')
     return False
+
+
+@contextmanager
+def _results(names: Sequence[str], settings: "Settings", fields: "Fields") -> "Iterator[dict[str, Results]]":
+    """Those inputs that are the results of jobs."""
+    from jobs.chaining import is_job, results
+    from jobs.cli.session import store
+
+    wanted = [name for name in names if is_job(name)]
+    with store(settings) if wanted else nullcontext() as opened:
+        yield {name: results(opened, name, fields) for name in wanted} if opened is not None else {}
 
 
 @contextmanager

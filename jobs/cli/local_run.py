@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -147,7 +147,7 @@ class LocalRun:
                 noticed = Noticed(source, self._reporter.note, on_long=begin)
                 key_now = key if attempt == 1 else f"{key}-{attempt}"
                 left = self._left(client, store, key_now)
-                handle = left or self._submit_one(client, model, queue, noticed, key_now)
+                handle = left or self._submit_one(client, model, queue, noticed, key_now, source.labels)
                 self._job = job = handle.refresh()
                 if job.state not in TRY_AGAIN and not self._is_written(job):
                     break
@@ -174,7 +174,9 @@ class LocalRun:
             return self._wish.output == "-"
         return written_at >= job.finished_at.timestamp()
 
-    def _submit_one(self, client: Client, model: str, queue: str, source: "Source", key: str) -> "JobHandle":
+    def _submit_one(
+        self, client: Client, model: str, queue: str, source: "Source", key: str, labels: Mapping[str, str]
+    ) -> "JobHandle":
         return client.submit(
             self._task.name,
             source,
@@ -182,6 +184,7 @@ class LocalRun:
             params=self._params,
             priority=self._wish.priority,
             queue=queue,
+            labels=labels,
             keep=self._wish.keep,
             idempotency_key=key,
             on_invalid=self._wish.on_invalid,

@@ -108,7 +108,7 @@ _TASK_OVER_INPUTS = (
         metavar="INPUT...",
         nargs=-1,
         required=True,
-        help="Files (JSONL, CSV, Parquet, text: a text a line), 'data/**/*.jsonl', folders, or - for stdin.",
+        help="Files (JSONL, CSV, Parquet, text), 'data/**/*.jsonl', folders, URLs, job:ID, or - for stdin.",
     ),
     click.option("-p", "--param", metavar="K=V", multiple=True, help="A parameter of the task; may be repeated."),
     text_field,

@@ -206,11 +206,16 @@ def _spec(**given: Any) -> "ScheduleSpec":
 def _absolute(inputs: tuple[str, ...]) -> tuple[str, ...]:
     from pathlib import Path
 
+    from jobs.chaining import is_job
     from jobs.corpus import database, urls
 
     if "-" in inputs:
         raise click.BadParameter("standard input is there once; a schedule reads files and folders")
     for each in inputs:
+        if is_job(each):
+            raise click.BadParameter(
+                f"{each}: an ended job's results never change; read them once with `textmill submit`"
+            )
         if database.is_database(each):
             raise click.BadParameter(f"{urls.shown(each)}: a schedule reads files, folders and URLs, and no database")
         if urls.is_url(each) and urls.has_secret(each):

@@ -46,7 +46,7 @@ def submitted(client: "Client", wish: Submission) -> "Job":
             model=wish.model or only_one(client.registry.list(), task.name),
             params=params,
             on_invalid=wish.on_invalid,
-            **wish.options,
+            **{**wish.options, "labels": {**source.labels, **wish.options.get("labels", {})}},
         )
     for notice in (*filtered(source), *left_out(handle, settings)):
         _say(notice)

@@ -53,19 +53,22 @@ def open_source(
     max_line_bytes: int = MAX_LINE_BYTES,
     form: str | None = None,
     shown: Mapping[str, str] = MappingProxyType({}),
+    opened: Mapping[str, tuple[Format, Place]] = MappingProxyType({}),
 ) -> FileSource:
     """The items of files, globs, folders, URLs and `-` (standard input), in the order given; nothing is read yet.
 
     `form`: the name of the format that every file and pipe is in; by default its suffix tells. `rows`: which rows, and
-    what of them. `shown`: what messages call a path. Raises InvalidInput for a path that does not exist or is in no
-    known format.
+    what of them. `shown`: what messages call a path. `opened`: inputs that are no paths, by the name that stands for
+    them. Raises InvalidInput for a path that does not exist or is in no known format.
     """
     given = [inputs] if isinstance(inputs, str | PathLike) else list(inputs)
     if not given:
         raise InvalidInput("no input is named")
     fields = Fields(main=main_field, text=text_field, id=id_field, rows=rows)
     chosen = _named(form) if form is not None else None
-    found = [each for path in given for each in _inputs(str(path), shown.get(str(path), str(path)), chosen)]
+    found: list[tuple[Format, Place]] = []
+    for path in map(str, given):
+        found += [opened[path]] if path in opened else _inputs(path, shown.get(path, path), chosen)
     return FileSource(found, fields, max_line_bytes)
 
 

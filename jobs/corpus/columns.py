@@ -13,7 +13,8 @@ Row = dict[str, Any]
 
 
 def column(path: str) -> Callable[[Row], Any]:
-    """Finds a column's value in a row. A dotted path (`doc.body`) goes into objects, unless a column is called so.
+    """Finds a column's value in a row. A dotted path (`doc.body`, `labels.0.label`) goes into objects and lists, unless
+    a column is called so.
 
     What it returns raises KeyError with the path for a row that has no such column; what lies inside null is null.
     """
@@ -29,9 +30,12 @@ def column(path: str) -> Callable[[Row], Any]:
         for part in parts:
             if value is None:
                 return None
-            if not isinstance(value, dict) or part not in value:
+            if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+                value = value[int(part)]
+            elif isinstance(value, dict) and part in value:
+                value = value[part]
+            else:
                 raise KeyError(path)
-            value = value[part]
         return value
 
     return plain if len(parts) == 1 else dotted

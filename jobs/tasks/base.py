@@ -355,3 +355,6 @@ class Task(Generic[In, Par, Out]):
     check: Check = anything_goes
     route: Callable[[In, Par, Routes], str | None] | None = None
     """The model of one item where the job names several by their languages; None of an item: none fits it."""
+    text: Callable[[Mapping[str, Any]], str | None] | None = None
+    """The text that an output (as JSON) is, for the next job of a chain; None of an output: it holds none. None: the
+    task's outputs are no texts."""

@@ -202,4 +202,5 @@ TASK = Task(
     postprocess=_postprocess,
     kinds=frozenset({"causal", "seq2seq", "any"}),
     check=_check,
+    text=lambda output: output["generations"][0]["generated_text"],
 )

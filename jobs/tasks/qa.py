@@ -168,4 +168,5 @@ TASK = Task(
     shorten=_shorten,
     postprocess=_postprocess,
     kinds=frozenset({"encoder", "causal", "any"}),
+    text=lambda output: output["answers"][0]["answer"] if output["answers"] else None,
 )

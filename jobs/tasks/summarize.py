@@ -206,4 +206,5 @@ TASK = Task(
     postprocess=_postprocess,
     kinds=frozenset({"seq2seq", "causal", "any"}),
     check=check_room,
+    text=lambda output: output["summary_text"],
 )

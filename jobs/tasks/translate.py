@@ -220,4 +220,5 @@ TASK = Task(
     kinds=frozenset({"seq2seq", "causal", "any"}),
     check=_check,
     route=_route,
+    text=lambda output: output["translation_text"],
 )

@@ -9,7 +9,9 @@ NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
 
 def worker(**load: float) -> WorkerRow:
-    return WorkerRow("w", "host", 1, "boot", "cpu", (), ("default",), "working", load or None, False, None, None, NOW, NOW)
+    return WorkerRow(
+        "w", "host", 1, "boot", "cpu", (), ("default",), "working", load or None, False, None, None, NOW, NOW
+    )
 
 
 def test_one_device_tells_what_it_does() -> None:
