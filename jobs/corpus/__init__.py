@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
-from jobs.corpus import document, paths, urls
+from jobs.corpus import dataset, document, paths, urls
 from jobs.corpus.base import Fields, Format, Line, Place, Source, Writer
 from jobs.corpus.compression import decompressed, inner
 from jobs.corpus.database import open_query
@@ -123,6 +123,8 @@ def _inputs(name: str, shown: str, form: Format | None) -> Iterator[tuple[Format
         yield from urls.inputs(name, lambda path: form or _by_suffix(inner(path), formats().values()), _is_known)
     elif paths.is_glob(name):
         yield from (_input(each, each, form) for each in paths.matched(name))
+    elif (saved := dataset.files(name)) is not None:
+        yield from (_input(f"{path}", f"{path}", None) for path in saved)
     elif os.path.isdir(name) and (files := _records(Path(name), form)):
         for path in files:
             inside = path.relative_to(name).as_posix()

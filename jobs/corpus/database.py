@@ -54,7 +54,7 @@ def open_query(
 
 
 def rows_of(url: str, query: str, fields: Fields) -> Iterator[dict[str, Any]]:
-    """The rows in the order the database gives them, NULLs left out; what JSON lacks in its documented form.
+    """The rows in the order the database gives them.
 
     Raises InvalidInput for what the database refuses, NotInstalled for its driver.
     """
@@ -69,7 +69,7 @@ def rows_of(url: str, query: str, fields: Fields) -> Iterator[dict[str, Any]]:
         with connection.execute(text(query.strip().rstrip(";").replace(":", r"\:"))) as result:
             columns = _columns(name, result, fields)
             for row in result:
-                yield {column: value for column, value in zip(columns, row, strict=True) if value is not None}
+                yield dict(zip(columns, row, strict=True))
 
 
 def as_json(row: dict[str, Any]) -> bytes:
@@ -88,7 +88,7 @@ def _item(number: int, row: dict[str, Any], mapper: Mapper, max_bytes: int) -> b
         item = mapper.item(number, row)
         if not isinstance(item, dict):
             return item
-        line = as_json(item)
+        line = as_json({name: value for name, value in item.items() if value is not None})
     except TypeError as error:
         return Problem(number, "malformed_row", f"a value cannot be told as JSON: {error}")
     message = f"the row is longer than {max_bytes:,} bytes as JSON (setting max_line_bytes)"

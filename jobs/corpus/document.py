@@ -1,6 +1,5 @@
 """A whole file as one item: what a .txt file is among the other files of a folder."""
 
-import hashlib
 from collections.abc import Iterator
 from functools import partial
 
@@ -8,6 +7,7 @@ import orjson
 
 from jobs.corpus.base import ID, Fields, Format, Place, Read, check_text
 from jobs.corpus.mapping import Mapper
+from jobs.corpus.source import content_digest
 from jobs.errors import Problem
 
 SUFFIX = ".txt"
@@ -38,8 +38,4 @@ def _item(name: str, data: bytes, mapper: Mapper, max_bytes: int) -> bytes | Pro
 
 
 def _fingerprint(name: str, place: Place) -> bytes:
-    digest = hashlib.sha256(name.encode(errors="surrogateescape") + b"\0")
-    with place.open() as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.digest()
+    return name.encode(errors="surrogateescape") + b"\0" + content_digest(place)

@@ -5,14 +5,11 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from jobs.corpus.base import ID, Fields, Format, Place, Read, check_columns
-from jobs.corpus.columns import plain, told_texts
+from jobs.corpus.base import Fields, Format, Place, Read
+from jobs.corpus.batches import ROWS_AT_ONCE, check_schema, items
 from jobs.corpus.csv import LEADING, TRAILING
-from jobs.corpus.mapping import Mapper
-from jobs.errors import InvalidInput, NotInstalled, OutputError, Problem
+from jobs.errors import InvalidInput, NotInstalled, OutputError
 
-ROWS_AT_ONCE = 1024
-"""Rows that are in memory while reading; of a row group at least a page of each column is, too."""
 BUFFER_BYTES = 1 << 20
 """Of each column; without it, a row group's columns would be read whole."""
 GROUP_ROWS = 10_000
@@ -25,18 +22,8 @@ def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Read]:
     with place.open() as stream:
         try:
             file = parquet.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False)
-            schema = file.schema_arrow
-            check_columns(place.name, schema.names, fields, has=lambda path: _has(pyarrow, schema, path.split(".")))
-            mapper = Mapper(fields)
-            number = 1
-            for batch in file.iter_batches(ROWS_AT_ONCE):
-                lines = _lines(batch, mapper)
-                if lines is not None and max(map(len, lines), default=0) <= max_bytes:
-                    yield from enumerate(lines, number)
-                else:
-                    for at, row in enumerate(_rows(batch), number):
-                        yield at, _item(at, row, mapper, max_bytes)
-                number += len(batch)
+            check_schema(place.name, file.schema_arrow, fields)
+            yield from items(file.iter_batches(ROWS_AT_ONCE), fields, max_bytes)
         except pyarrow.ArrowException as error:
             raise InvalidInput(f"{place.name}: cannot be read as Parquet: {_first_line(error)}") from error
         except OSError as error:
@@ -107,87 +94,6 @@ def _column(pyarrow: Any, values: list[Any]) -> Any:
 
 
 FORMAT = Format("parquet", (".parquet",), read, ParquetWriter)
-
-
-def _has(pyarrow: Any, schema: Any, path: list[str]) -> bool:
-    """Whether a column has these structures inside each other."""
-    if path[0] not in schema.names:
-        return False
-    kind = schema.field(path[0]).type
-    for name in path[1:]:
-        if not pyarrow.types.is_struct(kind) or kind.get_field_index(name) < 0:
-            return False
-        kind = kind.field(name).type
-    return True
-
-
-def _lines(batch: Any, mapper: Mapper) -> list[bytes] | None:
-    """The items of all rows, made column by column, which is faster; None where a row needs a look of its own."""
-    pairs = mapper.plainly(batch.schema.names)
-    if pairs is None:
-        return None
-    shape, columns, loose = list[bytes](), list[list[bytes]](), list[list[bytes]]()
-    try:
-        for field, name in pairs:
-            key, values, named = orjson.dumps(field) + b":", batch.column(name).to_pylist(), field == ID != name
-            if None in values and not named:
-                told = (b"" if each is None else b"," + key + orjson.dumps(each, default=plain) for each in values)
-                loose.append(list(told))
-            else:
-                mark, told_alike = _json(_ids(values) if named else values)
-                shape.append(key.replace(b"%", b"%%") + mark)
-                columns.append(told_alike)
-    except (TypeError, ValueError):  # no text, no JSON, or no id
-        return None
-    if not shape:
-        return None
-    line = b"{" + b",".join(shape) + b"%b" * len(loose) + b"}"
-    return [line % row for row in zip(*columns, *loose, strict=True)]
-
-
-def _ids(values: list[Any]) -> list[Any]:
-    """Numbers as text. Raises ValueError where there is none."""
-    if None in values or "" in values:
-        raise ValueError
-    return [str(each) if type(each) is int else each for each in values]
-
-
-def _json(values: list[Any]) -> tuple[bytes, list[bytes]]:
-    """Each value as JSON, and the mark that it is to stand in place of. Raises TypeError for what is no JSON."""
-    kinds = set(map(type, values))
-    if kinds == {str}:
-        return b'"%b"', told_texts(values)
-    if kinds <= {int, float, bool}:
-        return b"%b", orjson.dumps(values)[1:-1].split(b",")
-    return b"%b", [orjson.dumps(each, default=plain) for each in values]
-
-
-def _rows(batch: Any) -> Iterator[dict[str, Any] | None]:
-    """None: a text in it is not UTF-8."""
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        for at in range(len(batch)):
-            try:
-                yield batch.slice(at, 1).to_pylist()[0]
-            except UnicodeDecodeError:
-                yield None
-
-
-def _item(number: int, row: dict[str, Any] | None, mapper: Mapper, max_bytes: int) -> bytes | Problem | None:
-    if row is None:
-        return Problem(number, "not_utf8", "a text of the row is not UTF-8")
-    try:
-        item = mapper.item(number, row)
-        if not isinstance(item, dict):
-            return item
-        line = orjson.dumps({name: value for name, value in item.items() if value is not None}, default=plain)
-    except TypeError as error:
-        return Problem(number, "malformed_row", f"a value cannot be told as JSON: {error}")
-    if len(line) > max_bytes:
-        message = f"the row is longer than {max_bytes:,} bytes as JSON (setting max_line_bytes)"
-        return Problem(number, "line_too_long", message)
-    return line
 
 
 def _first_line(error: Exception) -> str:

@@ -47,7 +47,7 @@ class FileSource:
                 return None
             try:
                 self._versions[place.path] = _version(form, place)
-                content = form.fingerprint(place) if form.fingerprint else _content(place)
+                content = form.fingerprint(place) if form.fingerprint else content_digest(place)
             except OSError as error:
                 raise InvalidInput(f"{place.name}: cannot be read: {error.strerror}") from error
             digest.update(form.name.encode() + b"\0" + content)
@@ -125,6 +125,12 @@ def stdin_place() -> Place:
     return Place("standard input", Path(STDIN), opened)
 
 
+def content_digest(place: Place) -> bytes:
+    """SHA-256 of the place's bytes."""
+    with place.open() as stream:
+        return hashlib.file_digest(cast(io.BufferedReader, stream), "sha256").digest()
+
+
 def _read_sniffed(place: Place, fields: Fields, max_bytes: int) -> Iterator[Read]:
     """JSON Lines if the first byte that is not blank begins an object or a string, else a text a line."""
     stream = place.open()
@@ -157,8 +163,3 @@ def _version(form: Format, place: Place) -> Hashable:
         return form.version(place)
     status = os.stat(place.path)
     return status.st_size, status.st_mtime_ns
-
-
-def _content(place: Place) -> bytes:
-    with place.open() as stream:
-        return hashlib.file_digest(cast(io.BufferedReader, stream), "sha256").digest()

@@ -17,6 +17,7 @@ from jobs.corpus.base import Format, Place
 from jobs.corpus.compression import decompressed
 from jobs.corpus.document import SUFFIX, document
 from jobs.corpus.paths import is_hidden
+from jobs.corpus.source import content_digest
 from jobs.errors import InvalidInput, NotInstalled, TextmillError
 
 BUFFER_BYTES = 1 << 20
@@ -112,6 +113,7 @@ def _files(fs: Any, path: str, url: str, known: Known) -> list[tuple[str | None,
             return files
         raise InvalidInput(f"{shown(url)}: the pattern matches no file")
     if _is_http(fs) or not fs.isdir(path):
+        fs.info(path)
         return [(None, path)]
     root = path.rstrip("/")
     inside = ((PurePosixPath(each[len(root) :].lstrip("/")), each) for each in sorted(fs.find(path)))
@@ -129,9 +131,13 @@ def _stream(fs: Any, path: str, name: str) -> BinaryIO:
 
 def _marked(form: Format, fs: Any, path: str, name: str) -> Format:
     """The format, with the file system's own marks for a fingerprint where it has any: nothing is read for it."""
-    with _told(name):
-        marks = _marks(fs, path)
-    fingerprint = (lambda _: orjson.dumps([path, *_now(fs, path, name)])) if len(marks) > 1 else form.fingerprint
+
+    def fingerprint(place: Place) -> bytes:
+        marks = _now(fs, path, name)
+        if len(marks) > 1:
+            return orjson.dumps([path, *marks])
+        return form.fingerprint(place) if form.fingerprint else content_digest(place)
+
     return replace(form, fingerprint=fingerprint, version=lambda _: tuple(_now(fs, path, name)))
 
 

@@ -136,6 +136,9 @@ Index("ix_jobs_supervised", jobs.c.id, postgresql_where=SUPERVISED, sqlite_where
 Index("ix_jobs_state", jobs.c.state, jobs.c.id)
 Index("ix_jobs_tenant", jobs.c.tenant, jobs.c.id)
 Index("ix_jobs_retry_of", jobs.c.retry_of)
+# Lists in these orders; they hold all that finding a page takes, so that no wide row is read for it.
+Index("ix_jobs_by_items", jobs.c.tenant, jobs.c.n_items, jobs.c.id, jobs.c.expires_at)
+Index("ix_jobs_by_end", jobs.c.tenant, jobs.c.finished_at, jobs.c.id, jobs.c.expires_at)
 _ENDED = text("finished_at IS NOT NULL")
 Index(
     "ix_jobs_finished",

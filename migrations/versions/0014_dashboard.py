@@ -15,6 +15,8 @@ FAILED = sa.text("n_error > 0 AND finished_at IS NOT NULL")
 
 def upgrade() -> None:
     ended = ["finished_at", "state", "tenant", "expires_at"]
+    op.create_index("ix_jobs_by_items", "jobs", ["tenant", "n_items", "id", "expires_at"])
+    op.create_index("ix_jobs_by_end", "jobs", ["tenant", "finished_at", "id", "expires_at"])
     op.create_index("ix_jobs_finished", "jobs", ended, postgresql_where=ENDED, sqlite_where=ENDED)
     op.create_index("ix_jobs_waiting", "jobs", ["sealed_at"], postgresql_where=WAITING, sqlite_where=WAITING)
     op.create_index("ix_jobs_counted", "jobs", ["state", "control", "expires_at", "tenant"])
@@ -45,3 +47,5 @@ def downgrade() -> None:
     op.drop_index("ix_jobs_counted", "jobs")
     op.drop_index("ix_jobs_waiting", "jobs")
     op.drop_index("ix_jobs_finished", "jobs")
+    op.drop_index("ix_jobs_by_end", "jobs")
+    op.drop_index("ix_jobs_by_items", "jobs")

@@ -202,7 +202,7 @@ def test_a_named_format_stands_for_any_suffix_and_for_a_pipe(tmp_path: Path, mon
 
     assert source.fingerprint() is None
     assert items(source) == [(2, {"text": "b"}), (4, {"text": "c"})]
-    with pytest.raises(InvalidInput, match="unknown format 'xml'; known: csv, jsonl, parquet, text, tsv"):
+    with pytest.raises(InvalidInput, match="unknown format 'xml'; known: arrow, csv, jsonl, parquet, text, tsv"):
         open_source(path, form="xml")
 
 
@@ -268,7 +268,10 @@ def test_several_inputs_follow_each_other_and_each_line_is_located(tmp_path: Pat
     [
         ("missing.jsonl", "no such file or folder"),
         ("nul\0.jsonl", "no such file or folder"),
-        ("a.xyz", r"unknown format \.xyz; known: \.csv, \.jsonl, \.ndjson, \.parquet, \.text, \.tsv, \.txt"),
+        (
+            "a.xyz",
+            r"unknown format \.xyz; known: \.arrow, \.csv, \.feather, \.jsonl, \.ndjson, \.parquet, \.text, \.tsv",
+        ),
         ("n" * 300 + ".jsonl", "no such file or folder"),
         ("noname", "unknown format a name without a suffix"),
         ("empty", r"the folder has no \.txt files"),
