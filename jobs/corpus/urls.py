@@ -197,9 +197,10 @@ def _told(name: str) -> Iterator[None]:
     except TextmillError:
         raise
     except FileNotFoundError as error:
-        # A web server's refusal comes as this, too, with what it answered behind it.
-        why = f" ({_words(error.__cause__)})" if error.__cause__ is not None else ""
-        raise InvalidInput(f"{name}: no such file or folder{why}") from None
+        # A web server that refuses, or is not there, comes as this too, with what happened behind it.
+        if error.__cause__ is not None and getattr(error.__cause__, "status", None) != 404:
+            raise InvalidInput(f"{name}: cannot be read: {_words(error.__cause__)}") from None
+        raise InvalidInput(f"{name}: no such file or folder") from None
     except PermissionError as error:
         raise InvalidInput(f"{name}: may not be read: {_words(error)}") from None
     except ImportError as error:

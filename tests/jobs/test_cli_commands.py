@@ -551,3 +551,54 @@ def test_rows_that_cannot_be_meant_are_a_wrong_command_line(
 
     assert refused.code == 2
     assert said in refused.err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("https://me:hidden@host/a.jsonl", "https://***@host/a.jsonl: a schedule keeps its inputs"),
+        ("https://host/a.jsonl?X-Amz-Signature=hidden", "https://host/a.jsonl?***: a schedule keeps its inputs"),
+        ("postgresql://me:hidden@host/shop", "postgresql://***@host/shop: a schedule reads files"),
+        ("job:0198", "an ended job's results never change"),
+    ],
+)
+def test_a_schedule_takes_no_input_with_a_secret_and_none_that_never_changes(
+    call: Call, home: Path, given: str, said: str
+) -> None:
+    wrong = call("schedule", "add", "--name", "x", "--every", "1h", "classify", given, "--model", "fake")
+
+    assert wrong.code == 2
+    assert said in wrong.err
+    assert "hidden" not in wrong.err
+    assert "hidden" not in call("schedule", "list", "--json").out
+
+
+def test_a_schedule_keeps_urls_as_they_are_and_makes_globs_absolute(
+    call: Call, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    made = call(
+        "schedule", "add", "--name", "x", "--every", "1h", "classify", "s3://b/*.jsonl", "in/*.csv", "--model", "fake"
+    )
+
+    assert made.code == 0, made.err
+    assert "s3://b/*.jsonl" in made.out
+    assert f"{tmp_path}/in/*.csv" in made.out
+
+
+def test_a_submit_reads_a_glob_and_a_database_and_says_what_is_wrong_with_them(
+    call: Call, home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "1.jsonl").write_text('{"text": "one"}\n')
+    (tmp_path / "2.jsonl").write_text('{"text": "two"}\n')
+
+    made = call("submit", "classify", f"{tmp_path}/*.jsonl", "--model", "fake")
+    unasked = call("submit", "classify", "sqlite:///x.db", "--model", "fake")
+    missing = call("submit", "classify", "sqlite:///nowhere.db", "--query", "t", "--model", "fake")
+    running = call("submit", "embed", f"job:{made.out.strip()}", "--text-field", "custom_id", "--model", "fake")
+
+    assert "2 items queued" in made.err
+    assert "say with --query what is to be read of it" in unasked.err
+    assert "sqlite:///nowhere.db: no such file: 'nowhere.db'" in missing.err
+    assert "is queued; wait for its end: textmill watch" in running.err
