@@ -126,7 +126,26 @@ def _files(fs: Any, path: str, url: str, known: Known) -> list[tuple[str | None,
 def _stream(fs: Any, path: str, name: str) -> BinaryIO:
     with _told(name):
         stream = fs.open(path, "rb", block_size=BLOCK_BYTES)
-    return cast(BinaryIO, io.BufferedReader(_Told(stream, name), BUFFER_BYTES))
+        in_parts = not _is_http(fs) or _gives_parts(stream)
+        if not in_parts:
+            stream.close()
+            stream = fs.open(path, "rb", block_size=0)
+    return cast(BinaryIO, io.BufferedReader(_Told(stream, name, in_parts), BUFFER_BYTES))
+
+
+def _gives_parts(stream: Any) -> bool:
+    """Whether a web server answers with parts of a file, as it need not say beforehand; else it is read from front to
+    end."""
+    if not stream.size:
+        return False
+    try:
+        if stream.size > BLOCK_BYTES:
+            stream.seek(stream.size - 1)
+            stream.read(1)
+        stream.seek(0)
+    except ValueError:
+        return False
+    return True
 
 
 def _marked(form: Format, fs: Any, path: str, name: str) -> Format:
@@ -162,14 +181,14 @@ def _is_http(fs: Any) -> bool:
 class _Told(io.RawIOBase):
     """Reads on, and says in words why it cannot. Seekable where the file system is."""
 
-    def __init__(self, stream: Any, name: str) -> None:
-        self._stream, self._name = stream, name
+    def __init__(self, stream: Any, name: str, in_parts: bool) -> None:
+        self._stream, self._name, self._in_parts = stream, name, in_parts
 
     def readable(self) -> bool:
         return True
 
     def seekable(self) -> bool:
-        return bool(self._stream.seekable())
+        return self._in_parts and bool(self._stream.seekable())
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         return int(self._stream.seek(offset, whence))
