@@ -29,6 +29,7 @@ from jobs.errors import (
     UsageError,
 )
 from jobs.estimating import Survey
+from jobs.exporting import checked
 from jobs.fingerprints import Fingerprints
 from jobs.handle import JobHandle
 from jobs.incremental import Unseen
@@ -49,7 +50,7 @@ HINT_REST_S = 10.0
 """After Redis did not answer, hints are left out for so long: a worker looks by itself every few seconds."""
 
 BESIDE_THE_REQUEST = {
-    *("idempotency_key", "priority", "webhook", "traceparent", "schedule_run"),
+    *("idempotency_key", "priority", "webhook", "sink", "traceparent", "schedule_run"),
     *("canary", "go_on", "max_error_share", "errors_after", "on_errors"),
 }
 """What of a job changes none of its results."""
@@ -104,6 +105,7 @@ class Client:
         retry_of: str | None = None,
         tenant: str = "default",
         webhook: str | None = None,
+        sink: str | None = None,
         schedule_run: int | None = None,
         canary: int | None = None,
         go_on: bool = False,
@@ -119,7 +121,8 @@ class Client:
         serves the task; a pattern of names (`opus-mt-{source}-{target}`) sends each item to the model of its languages.
         With an `idempotency_key` the call is safe to repeat: it gives the same job, and goes on with one that was left
         half loaded. `on_invalid="skip"` goes on without the items that are refused; the handle's `loaded` lists them.
-        `webhook`: the id of one that is told how the job ended. `incremental`: the name of a corpus, whose items are
+        `webhook`: the id of one that is told how the job ended. `sink`: where upkeep writes the results once the job
+        has completed: a file, a URL, a table (docs/corpora.md). `incremental`: the name of a corpus, whose items are
         left out that an earlier job of that name has an ok result of; an item is known by its `custom_id`, else by its
         own fields. Another model, revision or param makes all of them new.
 
@@ -155,6 +158,7 @@ class Client:
             retry_of=retry_of,
             tenant=tenant,
             webhook=webhook,
+            sink=None if sink is None else checked(sink, found, keep),
             schedule_run=schedule_run,
             canary=canary,
             go_on=go_on,

@@ -78,6 +78,8 @@ class JobSpec(Frozen):
     """The id of a webhook of the tenant that hears how the job ended, whatever else it listens to."""
     traceparent: str | None = Field(default=None, max_length=256)
     """The trace that the submit belongs to (W3C Trace Context)."""
+    sink: str | None = Field(default=None, min_length=1, max_length=4096)
+    """Where upkeep writes the results once the job has completed."""
     schedule_run: int | None = None
     """The run of a schedule that made it."""
     canary: CanaryItems | None = None
@@ -319,6 +321,8 @@ class ScheduleSpec(BaseModel):
     keep: KeptFields = ()
     on_invalid: Literal["reject", "skip"] = "reject"
     webhook: str | None = Field(default=None, min_length=1, max_length=64)
+    sink: str | None = Field(default=None, min_length=1, max_length=4096)
+    """Where upkeep writes each run's results; `{job}`, `{date}` and `{schedule}` in it are the job's."""
 
     cron: str | None = Field(default=None, max_length=256)
     """A cron expression: minute, hour, day, month, weekday."""

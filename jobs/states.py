@@ -97,6 +97,18 @@ CHUNK_MOVES: dict[ChunkState, frozenset[ChunkState]] = {
 }
 
 
+class ExportState(StrEnum):
+    """How far the results of a job are on their way to its sink."""
+
+    WAITING = "waiting"
+    """The job has not ended."""
+    DUE = "due"
+    """They are to be written, are being written, or will be tried again."""
+    DONE = "done"
+    FAILED = "failed"
+    """It was given up, or the job did not complete."""
+
+
 class RunState(StrEnum):
     """What became of one due time of a schedule."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from jobs import telemetry
 from jobs.client import Client
 from jobs.errors import QueueUnavailable, StoreUnavailable, TextmillError
+from jobs.exporting import Exporter
 from jobs.queue import Queue
 from jobs.schedules.firing import Scheduler
 from jobs.settings import Settings
@@ -62,6 +63,7 @@ class Upkeep:
         self._store, self._queue, self._settings, self._holder = store, queue, settings, holder
         self._scheduler = Scheduler(store, Client(settings, store=store, queue=queue), settings)
         self._courier = Courier(store, Post(Guard(settings.webhook_networks)))
+        self._exporter = Exporter(store)
         self._token: str | None = None
         self._rounds = 0
         self._answered_at: float | None = None
@@ -126,6 +128,7 @@ class Upkeep:
             "hints": self._top_up(),
             "runs": self._scheduler.round(),
             "webhooks": self._courier.round(),
+            "exports": self._exporter.round(),
         }
         done["evicted"] = self._evict()
         done |= self._forget()  # last: nobody waits for it, but for all the others
@@ -232,6 +235,7 @@ class Upkeep:
 
     def _resign(self) -> None:
         self._courier.stop()
+        self._exporter.stop()
         self._scheduler.stop()
         if self._token is None:
             return

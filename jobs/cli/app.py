@@ -11,7 +11,7 @@ from jobs.cli.db import db
 from jobs.cli.doctor import doctor
 from jobs.cli.evaluate import evaluate
 from jobs.cli.group import InOrder
-from jobs.cli.jobs import approve, cancel, list_jobs, pause, results, resume, status, watch
+from jobs.cli.jobs import approve, cancel, deliver, list_jobs, pause, results, resume, status, watch
 from jobs.cli.keys import keys
 from jobs.cli.models import models
 from jobs.cli.run import run
@@ -26,7 +26,7 @@ from jobs.cli.up import up
 from jobs.cli.webhooks import webhooks
 
 COMMANDS = (
-    *(run, up, submit, status, watch, results, list_jobs, approve, pause, resume, cancel, retry),
+    *(run, up, submit, status, watch, results, list_jobs, approve, pause, resume, cancel, retry, deliver),
     *(schedule, seen, evaluate, search),
     *(tasks, worker, upkeep, api, health, doctor, models, keys, tenants, webhooks, db),
 )

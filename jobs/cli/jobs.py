@@ -24,9 +24,18 @@ def status(job: str, as_json: bool) -> None:
     """One job as it stands now."""
     from jobs.cli.view import view
 
-    with client() as opened:
+    with store() as database, client(database) as opened:
         found = opened.get(job).refresh()
-        click.echo(found.model_dump_json() if as_json else view(found))
+        click.echo(found.model_dump_json() if as_json else view(found, database.exports.get(found.id)))
+
+
+@click.command()
+@options.job
+def deliver(job: str) -> None:
+    """Have upkeep write an ended job's results to its sink once more, those of retries laid over them."""
+    with store() as database, client(database) as opened:
+        export = database.exports.again(opened.get(job).id)
+    click.echo(f"{export.job_id}: its results go to {export.target}; see: textmill status {export.job_id}")
 
 
 @click.command()

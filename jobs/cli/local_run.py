@@ -35,7 +35,7 @@ from jobs.store import Store
 from jobs.tasks import resolve, validate_params
 
 if TYPE_CHECKING:
-    from jobs.corpus import Sink, Source
+    from jobs.corpus import AnySink, Source
     from jobs.handle import JobHandle
 
 TRY_AGAIN = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
@@ -114,7 +114,7 @@ class LocalRun:
         print(found.model_dump_json() if wish.as_json else told(found))
         return exit_code(found, wish.on_invalid)
 
-    def _see_through(self, client: Client, store: Store, settings: Settings, sink: "Sink") -> int:
+    def _see_through(self, client: Client, store: Store, settings: Settings, sink: "AnySink") -> int:
         machine = mill(settings, store, role="run", say=self._reporter.note)
         try:
             handle, job = self._submit(client, store, settings, machine)

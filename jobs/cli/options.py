@@ -152,4 +152,5 @@ _PLACED = (
     click.option("--weight", metavar="N", type=float, default=1.0, help="Share of the work beside other jobs."),
     click.option("--label", metavar="K=V", multiple=True, help="May be repeated."),
     click.option("--webhook", metavar="ID", help="Tell it how the job ended (`textmill webhooks add`)."),
+    click.option("--sink", metavar="OUT", help="Where upkeep writes the results then: a file, a URL, a table."),
 )

@@ -15,7 +15,7 @@ ADVANCE_S = 0.5
 """Longest time that writing results keeps the progress line waiting."""
 
 if TYPE_CHECKING:
-    from jobs.corpus import Sink
+    from jobs.corpus import AnySink
     from jobs.handle import JobHandle
     from jobs.store.values import ResultRow
     from jobs.tasks import AnyTask
@@ -48,17 +48,18 @@ class Tally:
             self.cut_outputs += 1
 
 
-def open_sink(target: str, task: "AnyTask", keep: Sequence[str]) -> "Sink":
+def open_sink(target: str, task: "AnyTask", keep: Sequence[str]) -> "AnySink":
     """Where the results of this task go, with the kept fields. Raises InvalidInput or OutputError before
     anything is run for them."""
     from jobs import corpus
+    from jobs.exporting import kinds
 
-    sink = corpus.open_sink(target, columns=tuple(task.output.model_fields), kept=keep)
+    sink = corpus.open_sink(target, columns=kinds(task), kept=keep)
     sink.check()
     return sink
 
 
-def write(rows: Iterable["ResultRow"], sink: "Sink", tally: Tally | None = None) -> Tally:
+def write(rows: Iterable["ResultRow"], sink: "AnySink", tally: Tally | None = None) -> Tally:
     """Write all of them, counting on. A pipe whose reader leaves early (`| head`) is no error. Raises OutputError."""
     tally = tally or Tally()
     try:
@@ -80,7 +81,7 @@ class Export:
     Standard output, a pipe or a device gets nothing before `finish`: what went there cannot be taken back.
     """
 
-    def __init__(self, handle: "JobHandle", sink: "Sink") -> None:
+    def __init__(self, handle: "JobHandle", sink: "AnySink") -> None:
         self._handle, self._sink, self._tally, self._last = handle, sink, Tally(), -1
 
     def advance(self) -> None:
@@ -100,7 +101,7 @@ class Export:
         return write(self._handle.rows(after=self._last), self._sink, self._tally)
 
 
-def _write_one(sink: "Sink", row: "ResultRow", tally: Tally) -> None:
+def _write_one(sink: "AnySink", row: "ResultRow", tally: Tally) -> None:
     try:
         sink.write_line(result_line(row))
     except OutputError as error:

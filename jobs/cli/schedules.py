@@ -81,6 +81,7 @@ def add(
     weight: float,
     label: tuple[str, ...],
     webhook: str | None,
+    sink: str | None,
     tenant: str,
 ) -> None:
     """Submit these inputs again and again. Whoever leads upkeep reads them: they have to lie where that runs."""
@@ -102,6 +103,7 @@ def add(
         keep=words(keep),
         on_invalid=on_invalid,
         webhook=webhook,
+        sink=sink,
         cron=cron,
         every_s=every,
         on_change_s=on_change,
@@ -170,7 +172,7 @@ def resume(schedule: str) -> None:
     click.echo(f"{found.name} is due {_due(found)}")
 
 
-@schedule.command("run-now")
+@schedule.command("run")
 @click.argument("schedule")
 def run_now(schedule: str) -> None:
     """A run at this moment, beside those of its times."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from jobs.cli import ERROR, ITEMS_FAILED
 from jobs.cli.progress import canary, done, duration, lateness, waits
@@ -10,8 +11,11 @@ from jobs.errors import UsageError
 from jobs.schemas import Job
 from jobs.states import Control, JobState
 
+if TYPE_CHECKING:
+    from jobs.store.exports import Export
 
-def view(job: Job) -> str:
+
+def view(job: Job, export: "Export | None" = None) -> str:
     """One job, a fact a line."""
     return facts(
         [
@@ -37,8 +41,22 @@ def view(job: Job) -> str:
             ("deadline", _moment(job.deadline_at)),
             ("late", lateness(job)),
             ("retry of", job.retry_of),
+            ("sink", sink(export)),
         ]
     )
+
+
+def sink(export: "Export | None") -> str | None:
+    """How far the results are on their way to the job's sink."""
+    if export is None:
+        return None
+    told = {
+        "waiting": "once the job has completed",
+        "done": f"{export.n_results or 0:,} results written {_moment(export.ended_at)}",
+        "failed": f"given up: {export.error}; again with: textmill deliver {export.job_id}",
+    }
+    due = f"try {export.attempts + 1} at {_moment(export.due_at)}; {export.error}" if export.error else "being written"
+    return f"{export.target}: {told.get(export.state, due)}"
 
 
 def listing(jobs: Sequence[Job]) -> str:

@@ -13,21 +13,24 @@ from importlib.metadata import entry_points
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
-from jobs.corpus import dataset, document, paths, urls
+from jobs.corpus import dataset, document, paths, remote, urls
 from jobs.corpus.base import Fields, Format, Line, Place, Source, Writer
 from jobs.corpus.compression import decompressed, inner
-from jobs.corpus.database import open_query
+from jobs.corpus.database import is_database, open_query
 from jobs.corpus.memory import ItemSource
 from jobs.corpus.rows import EVERY_ROW, Rows
 from jobs.corpus.sink import Sink
 from jobs.corpus.source import SNIFFED, STDIN, FileSource, file_place, piped, stdin_place
+from jobs.corpus.table import TableSink, is_table
 from jobs.errors import InvalidInput, OutputError
 
 __all__ = ["Fields", "Format", "ItemSource", "Line", "Place", "Rows", "Sink", "Source", "Writer"]
-__all__ += ["formats", "open_query", "open_sink", "open_source", "stored_source"]
+__all__ += ["AnySink", "formats", "open_query", "open_sink", "open_source", "stored_source"]
 
+AnySink = Sink | TableSink
 STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 """Other names of standard output; as files they would be replaced, not written to."""
 MAX_LINE_BYTES = 16 * 2**20
@@ -91,12 +94,26 @@ def stored_source(
     return FileSource([(replace(_named(form), version=lambda _: None), place)], fields, max_line_bytes)
 
 
-def open_sink(target: str | PathLike[str], *, columns: Sequence[str] = (), kept: Sequence[str] = ()) -> Sink:
-    """Where results go: a file in the format of its suffix, or `-` for standard output as JSON Lines.
+def open_sink(
+    target: str | PathLike[str], *, columns: Mapping[str, Any] | Sequence[str] = (), kept: Sequence[str] = ()
+) -> AnySink:
+    """Where results go: a file in the format of its suffix, a URL of such a file, a table of a database
+    (`postgresql://host/name#table`), or `-` for standard output as JSON Lines.
 
-    `columns`, `kept`: the task's output fields and the job's kept ones, for formats with columns. Raises InvalidInput
-    for an unknown suffix, OutputError for a folder.
+    `columns`: the task's output fields, in a mapping with their types; `kept`: the job's kept ones; both for formats
+    with columns. Raises InvalidInput for an unknown suffix, OutputError for a folder.
     """
+    if is_table(str(target)):
+        return TableSink(str(target), columns if isinstance(columns, Mapping) else dict.fromkeys(columns), kept)
+    if is_database(str(target)):
+        raise InvalidInput(f"{urls.shown(str(target))}: is a database; name the table behind a #, as in ...#results")
+    columns = tuple(columns)
+    if (path_of_url := urls.local(str(target))) is not None:
+        return open_sink(path_of_url, columns=columns, kept=kept)
+    if urls.is_url(str(target)):
+        remote.check_writable(str(target))
+        name = Path(urlsplit(str(target).partition("::")[0]).path)
+        return remote.UrlSink(_by_suffix(inner(name), _writable()), str(target), columns, kept)
     if str(target) in (STDIN, *STDOUT):
         return Sink(formats()["jsonl"], None)
     path = Path(target)
@@ -104,8 +121,34 @@ def open_sink(target: str | PathLike[str], *, columns: Sequence[str] = (), kept:
         raise OutputError(f"{path}: is a folder; name a file")
     if os.path.exists(path) and not os.path.isfile(path):
         return Sink(formats()["jsonl"], path)
-    writable = [form for form in formats().values() if form.write is not None]
-    return Sink(_by_suffix(inner(path), writable), path, columns, kept)
+    return Sink(_by_suffix(inner(path), _writable()), path, columns, kept)
+
+
+def is_path(target: str) -> bool:
+    """Whether a sink is a path of this machine, rather than a URL or a table."""
+    return not (urls.is_url(target) or is_table(target))
+
+
+def absolute(target: str) -> str:
+    """The path in full, since whoever writes may stand in another folder."""
+    return str(Path(target).expanduser().absolute())
+
+
+def check_target(target: str) -> None:
+    """Raises InvalidInput, OutputError for what can be no sink, whatever there is on this machine."""
+    if is_table(target):
+        TableSink(target, {})
+    elif is_path(target) or urls.local(target) is not None:
+        if os.path.isdir(urls.local(target) or target):
+            raise OutputError(f"{target}: is a folder; name a file")
+        _by_suffix(inner(Path(target)), _writable())
+    else:
+        remote.check_writable(target)
+        _by_suffix(inner(Path(urlsplit(target.partition("::")[0]).path)), _writable())
+
+
+def _writable() -> list[Format]:
+    return [form for form in formats().values() if form.write is not None]
 
 
 def _named(name: str) -> Format:

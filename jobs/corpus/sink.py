@@ -87,13 +87,7 @@ class Sink:
             self._writer.finish()
             if self._packed is not None:
                 self._packed.close()
-            self._stream.flush()
-            if self._part is not None:
-                os.fsync(self._stream.fileno())
-                self._stream.close()
-                os.replace(self._part, self._part.parent / self._target.name)
-                _sync_folder(self._part.parent)
-                self._part = None
+            self._publish(self._stream)
         self.discard()
 
     def discard(self) -> None:
@@ -131,6 +125,16 @@ class Sink:
             self._stream = self._create()
         self._packed = compressed(self._target, self._stream) if self.path is not None else None
         self._writer = self._make(self._packed or self._stream, self._columns, self._kept)
+
+    def _publish(self, stream: BinaryIO) -> None:
+        """What was written takes its name, unless it went there directly."""
+        stream.flush()
+        if self._part is not None:
+            os.fsync(stream.fileno())
+            stream.close()
+            os.replace(self._part, self._part.parent / self._target.name)
+            _sync_folder(self._part.parent)
+            self._part = None
 
     def _create(self) -> BinaryIO:
         """A new file beside the target, with the target's rights or else those that a plain open would give it.

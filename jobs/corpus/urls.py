@@ -64,7 +64,7 @@ def local(name: str) -> str | None:
 
 def inputs(url: str, chosen: Chosen, known: Known) -> Iterator[tuple[Format, Place]]:
     """The file that a URL names, or the files of a glob or a folder, as of local ones. Raises InvalidInput."""
-    fs, path = _opened(url)
+    fs, path = opened(url)
     with _told(shown(url)):
         files = _files(fs, path, url, known)
     for inside, each in files:
@@ -78,7 +78,7 @@ def inputs(url: str, chosen: Chosen, known: Known) -> Iterator[tuple[Format, Pla
         yield _marked(form, fs, each, name), place
 
 
-def _opened(url: str) -> tuple[Any, str]:
+def opened(url: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
         from fsspec.registry import known_implementations
@@ -218,16 +218,16 @@ def _told(name: str) -> Iterator[None]:
     except FileNotFoundError as error:
         # A web server that refuses, or is not there, comes as this too, with what happened behind it.
         if error.__cause__ is not None and getattr(error.__cause__, "status", None) != 404:
-            raise InvalidInput(f"{name}: cannot be read: {_words(error.__cause__)}") from None
+            raise InvalidInput(f"{name}: cannot be read: {words(error.__cause__)}") from None
         raise InvalidInput(f"{name}: no such file or folder") from None
     except PermissionError as error:
-        raise InvalidInput(f"{name}: may not be read: {_words(error)}") from None
+        raise InvalidInput(f"{name}: may not be read: {words(error)}") from None
     except ImportError as error:
         package = error.name or re.sub(r"^\D*?[Ii]nstall (\S+).*", r"\1", str(error))
-        raise NotInstalled(f"{name}: needs a further package: pip install {package} ({_words(error)})") from None
+        raise NotInstalled(f"{name}: needs a further package: pip install {package} ({words(error)})") from None
     except Exception as error:
-        raise InvalidInput(f"{name}: cannot be read: {type(error).__name__}: {_words(error)}") from None
+        raise InvalidInput(f"{name}: cannot be read: {type(error).__name__}: {words(error)}") from None
 
 
-def _words(error: BaseException) -> str:
+def words(error: BaseException) -> str:
     return shown(str(error).partition("\n")[0])[:300]

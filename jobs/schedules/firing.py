@@ -185,6 +185,7 @@ class Scheduler:
                 on_invalid=spec.on_invalid,
                 tenant=firing.schedule.tenant,
                 webhook=spec.webhook,
+                sink=spec.sink and spec.sink.replace("{schedule}", firing.schedule.name),
                 schedule_run=firing.run_id,
                 incremental=firing.schedule.id if spec.incremental else None,
             )

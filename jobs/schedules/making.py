@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from jobs.corpus import Fields, Rows
 from jobs.errors import InvalidParams
+from jobs.exporting import checked
 from jobs.schedules import times
 from jobs.schemas import MOST_NAME, Schedule, ScheduleSpec
 from jobs.tasks import find, resolve
@@ -23,6 +24,8 @@ def add(store: "Store", client: "Client", name: str, spec: ScheduleSpec, *, tena
     registry.check(task, spec.model or registry.only(task).name, given)
     if not name or len(name) > MOST_NAME or "\0" in name:
         raise InvalidParams(f"a schedule's name has 1 to {MOST_NAME} characters; given: {name[:200]!r}")
+    if spec.sink is not None:
+        spec = spec.model_copy(update={"sink": checked(spec.sink, task, spec.keep)})
     first = next(times.after(spec, datetime.now(UTC)), None)
     if first is None:
         raise InvalidParams(f"ends_at {spec.ends_at} leaves no time at which schedule {name!r} is due")

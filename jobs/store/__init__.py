@@ -7,6 +7,7 @@ from jobs.store.batches import Batches
 from jobs.store.cache import Cache
 from jobs.store.chunks import Chunks
 from jobs.store.dialect import Database
+from jobs.store.exports import Exports
 from jobs.store.files import Files
 from jobs.store.insight import Insight
 from jobs.store.jobs import Jobs
@@ -53,6 +54,7 @@ class Store:
         self.models = Models(database)
         self.keys = Keys(database)
         self.files = Files(database)
+        self.exports = Exports(database)
         self.uploads = Uploads(database)
         self.batches = Batches(database)
         self.tenants = Tenants(database)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 from jobs.errors import IdempotencyConflict, InvalidInput, InvalidState
 from jobs.schemas import Job, JobSpec
 from jobs.states import FINAL, CanaryState, Control, JobState
-from jobs.store import canaries, encoding, finding, ids, outbox, progress, rows, supervision, tenants
+from jobs.store import canaries, encoding, exports, finding, ids, outbox, progress, rows, supervision, tenants
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
 from jobs.store.retention import NOT_GONE, check_there
@@ -59,6 +59,8 @@ class Jobs:
             if row is None or bytes(row.request_hash) != request_hash:
                 raise IdempotencyConflict(f"idempotency key {spec.idempotency_key!r} was used for another request")
             created = row.id == values["id"]
+            if created and spec.sink is not None:
+                exports.created(self._db, connection, row.id, spec.sink)
             if created and whole and row.state == JobState.LOADING:
                 tenants.admit(connection, row.tenant, whole)
                 rows.insert_blocks(self._db, connection, row, whole)
@@ -284,6 +286,7 @@ class Jobs:
             if job is None:
                 return None
             outbox.job_ended(self._db, connection, job, JobState.COMPLETED)
+            exports.job_ended(connection, job, JobState.COMPLETED)
             told = (job.task, job.model, job.traceparent, job.created_at, job.finished_at)
             return Finished(ids.public(job.id), *told)
 
@@ -334,6 +337,7 @@ class Jobs:
     def _end(self, connection: Connection, job: Row[Any], state: JobState, **values: Any) -> None:
         rows.end(connection, job, state, **values)
         outbox.job_ended(self._db, connection, job, state, values.get("error"))
+        exports.job_ended(connection, job, state)
 
     def _steer(self, job_id: str, refusal: str, change: Callable[[Connection, Row[Any]], None]) -> Job:
         def work(connection: Connection) -> Job:

@@ -12,7 +12,7 @@ from jobs.store.dialect import Database
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0015"
+HEAD = "0016"
 """The newest revision in `migrations/versions`; written here so that a producer need not load Alembic."""
 
 _LOCK = 0x7E87_4111

@@ -14,7 +14,7 @@ from jobs.states import FINAL
 from jobs.store import ids, seen
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
-from jobs.store.tables import blocks, chunks, jobs, results
+from jobs.store.tables import blocks, chunks, exports, jobs, results
 
 JOBS_AT_ONCE = 1000
 """Jobs marked in one transaction."""
@@ -68,6 +68,7 @@ class Retention:
             deleted = _count(connection, piece)
             if deleted:
                 return deleted
+        connection.execute(delete(exports).where(exports.c.job_id == job_id))
         return _count(connection, delete(jobs).where(jobs.c.id == job_id))
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, func, select, update
 from jobs.errors import UnknownJob
 from jobs.schemas import Job, TimeEstimate
 from jobs.states import FINAL, CanaryState, ChunkState, Control, JobState
-from jobs.store import canaries, ids, outbox, rates, rows
+from jobs.store import canaries, exports, ids, outbox, rates, rows
 from jobs.store.clock import now
 from jobs.store.dialect import Database
 from jobs.store.tables import SUPERVISED, chunks, jobs
@@ -87,6 +87,7 @@ class Supervision:
         if job.on_errors == "fail":
             rows.end(connection, job, JobState.FAILED, error=why)
             outbox.job_ended(self._db, connection, job, JobState.FAILED, why)
+            exports.job_ended(connection, job, JobState.FAILED)
             return "failed"
         hold(connection, job, error=f"paused: {why}")
         return "paused"

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import text
 
-from jobs.states import FINAL, CanaryState, ChunkState, Control, DeliveryState, JobState, RunState
+from jobs.states import FINAL, CanaryState, ChunkState, Control, DeliveryState, ExportState, JobState, RunState
 
 metadata = MetaData(
     naming_convention={
@@ -550,6 +550,24 @@ cache = Table(
     CheckConstraint("bytes > 0", name="bytes"),
 )
 Index("ix_cache_used", cache.c.used_at, cache.c.bytes)
+
+exports = Table(
+    # No foreign key: whoever takes a job away takes its export along.
+    "exports",
+    metadata,
+    Column("job_id", Uuid, primary_key=True),
+    Column("target", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("due_at", Utc),
+    Column("ended_at", Utc),
+    Column("n_results", BigInteger),
+    Column("error", Text),
+    CheckConstraint(_one_of("state", ExportState), name="state"),
+    CheckConstraint("(state = 'due') = (due_at IS NOT NULL)", name="due"),
+)
+_TO_EXPORT = text("state = 'due'")
+Index("ix_exports_due", exports.c.due_at, postgresql_where=_TO_EXPORT, sqlite_where=_TO_EXPORT)
 
 throughput = Table(
     # What ended in a half hour, numbered since 1970. A row without tenant says how far they are summarised.

@@ -40,6 +40,7 @@ def show(look: Look) -> Mapping[str, Any]:
         "trouble": insight.trouble(job.id),
         "events": insight.events(job.id),
         "sent": insight.deliveries(job.id),
+        "export": look.service.store.exports.get(job.id),
         "snippets": snippets.of(job, str(look.request.base_url)),
     }
 

@@ -416,7 +416,7 @@ def test_a_schedule_is_made_explained_steered_and_removed(call: Call, tmp_path: 
     assert call("schedule", "runs", "nightly").out == "it was never due\n"
     assert call("schedule", "pause", "nightly").out == "nightly is paused\n"
     assert call("schedule", "resume", "nightly").out.startswith("nightly is due in ")
-    assert call("schedule", "run-now", "nightly").code == 0
+    assert call("schedule", "run", "nightly").code == 0
     assert "firing" in call("schedule", "runs", "nightly").out
     assert call("schedule", "remove", "nightly").out == "nightly is removed\n"
     gone = call("schedule", "show", "nightly")

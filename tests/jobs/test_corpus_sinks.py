@@ -1,233 +1,209 @@
-"""Sinks: results appear whole under their name, or not at all."""
+"""Results to tables of databases and to URLs: typed, whole, the same when they are delivered again."""
 
 import csv
-import os
-import resource
-import signal
-import stat
-import sys
+import gzip
+import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import orjson
+import fsspec
 import pytest
+import sqlalchemy as sa
 
-from jobs.corpus import open_sink
-from jobs.errors import InvalidInput, ItemErrorCode, OutputError
-from jobs.schemas import Result, ResultError
+from jobs.corpus import AnySink, open_sink
+from jobs.errors import InvalidInput, OutputError
 
-OK = Result(seq=0, custom_id="a", status="ok", output={"labels": [{"label": "good", "score": 0.5}], "note": "x,\ny"})
-FAILED = Result(
-    seq=1, custom_id="b", status="error", error=ResultError(code=ItemErrorCode.TOO_LONG, message="too long by 3")
-)
+KINDS = {"labels": list[dict[str, Any]], "embedding": bytes, "tokens": int | None, "text": str, "share": float}
 
 
-def left_behind(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+def line(name: str, **given: Any) -> bytes:
+    result = {"seq": 0, "custom_id": name, "status": "ok", "error": None, "kept": {}}
+    output = {
+        "labels": [{"label": "good", "score": 0.5}],
+        "embedding": [0.5, 1.0],
+        "tokens": 3,
+        "text": "ä",
+        "share": 0.25,
+    }
+    return json.dumps({**result, "output": output, **given}).encode()
 
 
-def test_jsonl_has_the_whole_shape_of_each_result(tmp_path: Path) -> None:
-    with open_sink(tmp_path / "out.jsonl") as sink:
-        sink.write(OK)
-        sink.write(FAILED)
+def failed(name: str) -> bytes:
+    return line(name, status="error", output=None, error={"code": "too_long", "message": "600 tokens"})
 
-    lines = (tmp_path / "out.jsonl").read_bytes().splitlines()
-    assert [Result.model_validate(orjson.loads(line)) for line in lines] == [OK, FAILED]
-    assert orjson.loads(lines[1])["error"] == {"code": "too_long", "message": "too long by 3"}
-    assert orjson.loads(lines[1])["output"] is None
 
+def written(target: str, *lines: bytes, kept: tuple[str, ...] = ()) -> None:
+    with open_sink(target, columns=KINDS, kept=kept) as sink:
+        for each in lines:
+            sink.write_line(each)
 
-@pytest.mark.parametrize("columns", [(), ("labels", "note")])
-def test_csv_flattens_the_output_into_columns(tmp_path: Path, columns: tuple[str, ...]) -> None:
-    with open_sink(tmp_path / "out.csv", columns=columns) as sink:
-        sink.write(FAILED)
-        sink.write(OK)
 
-    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.reader(stream))
-    assert rows == [
-        ["custom_id", "status", "labels", "note", "error_code", "error"],
-        ["b", "error", "", "", "too_long", "too long by 3"],
-        ["a", "ok", '[{"label":"good","score":0.5}]', "x,\ny", "", ""],
-    ]
-
-
-def test_csv_has_a_column_for_each_kept_field(tmp_path: Path) -> None:
-    result = OK.model_copy(update={"kept": {"group": "garden", "status": "new"}})
-
-    with open_sink(tmp_path / "out.csv", columns=("note",), kept=("group", "status", "missing")) as sink:
-        sink.write(result)
-        sink.write(FAILED)
-
-    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [(row["status"], row["group"], row["kept_status"], row["missing"]) for row in rows] == [
-        ("ok", "garden", "new", ""),
-        ("error", "", "", ""),
-    ]
-
-
-def test_csv_of_failures_alone_still_lists_them(tmp_path: Path) -> None:
-    with open_sink(tmp_path / "out.csv") as sink:
-        sink.write(FAILED)
-
-    assert (
-        tmp_path / "out.csv"
-    ).read_text() == "custom_id,status,output,error_code,error\nb,error,,too_long,too long by 3\n"
-
-
-def test_the_output_appears_only_when_whole(tmp_path: Path) -> None:
-    target = tmp_path / "out.jsonl"
-    target.write_text("before")
-
-    sink = open_sink(target)
-    sink.write(OK)
-    during = target.read_text()
-    sink.commit()
-
-    assert during == "before"
-    assert target.read_bytes().startswith(b'{"seq":0')
-    assert left_behind(tmp_path) == ["out.jsonl"]
-
-
-def test_after_an_exception_nothing_is_left_behind(tmp_path: Path) -> None:
-    def fail_midway() -> None:
-        with open_sink(tmp_path / "out.jsonl") as sink:
-            sink.write(OK)
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail_midway()
-
-    assert left_behind(tmp_path) == []
-
-
-def test_the_output_has_the_rights_of_any_new_file_and_a_link_stays_a_link(tmp_path: Path) -> None:
-    (tmp_path / "plain").touch()
-    (tmp_path / "link.jsonl").symlink_to(tmp_path / "real.jsonl")
-
-    with open_sink(tmp_path / "link.jsonl") as sink:
-        sink.write(OK)
-
-    assert (tmp_path / "link.jsonl").is_symlink()
-    rights = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "real.jsonl")]
-    assert rights[0] == rights[1]
-
-
-def test_a_replaced_output_keeps_its_rights(tmp_path: Path) -> None:
-    (tmp_path / "out.jsonl").touch(mode=0o600)
-
-    with open_sink(tmp_path / "out.jsonl") as sink:
-        sink.write(OK)
-        during = [stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob(".*.part")]
-
-    assert during == [0o600]
-    assert stat.S_IMODE((tmp_path / "out.jsonl").stat().st_mode) == 0o600
-
-
-def test_checking_removes_what_a_killed_process_left_and_nothing_that_is_still_written(tmp_path: Path) -> None:
-    left = tmp_path / ".out.jsonl.0123456789ab.part"
-    left.write_text("half")
-    (tmp_path / ".out.jsonl.notes.part").write_text("somebody's own")
-
-    with open_sink(tmp_path / "out.jsonl") as other:
-        other.write(OK)
-        open_sink(tmp_path / "out.jsonl").check()
-
-    assert left_behind(tmp_path) == [".out.jsonl.notes.part", "out.jsonl"]
-
-
-def test_a_name_as_long_as_names_may_be_can_be_written(tmp_path: Path) -> None:
-    name = "ж" * 124 + ".jsonl"
-
-    with open_sink(tmp_path / name) as sink:
-        sink.write(OK)
-
-    assert left_behind(tmp_path) == [name]
-
-
-def test_checking_a_pipe_does_not_wait_for_its_reader(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-
-    open_sink(tmp_path / "pipe").check()
-
-
-def test_closed_standard_output_is_known_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", None)
-
-    with pytest.raises(OutputError, match="standard output is closed"):
-        open_sink("-").check()
-
-
-def test_a_folder_of_any_name_is_called_one(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="is a folder; name a file"):
-        open_sink(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["missing/out.jsonl", "file/out.jsonl", "folder.jsonl", "n" * 300 + ".jsonl"])
-def test_an_unwritable_output_is_known_before_anything_runs(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "folder.jsonl").mkdir()
-
-    with pytest.raises(OutputError, match=name[:20]):
-        open_sink(tmp_path / name).check()
-
-
-def test_checking_leaves_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / "out.jsonl").write_text("before")
-
-    open_sink(tmp_path / "out.jsonl").check()
-    open_sink("-").check()
-
-    assert left_behind(tmp_path) == ["out.jsonl"]
-    assert (tmp_path / "out.jsonl").read_text() == "before"
-
-
-def test_an_unknown_format_names_those_that_can_be_written(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"unknown format \.txt; known: \.csv, \.jsonl, \.ndjson"):
-        open_sink(tmp_path / "out.txt")
-
-
-def test_a_minus_streams_to_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    with open_sink("-") as sink:
-        sink.write(OK)
-        sink.flush()
-
-    assert orjson.loads(capfdbinary.readouterr().out)["custom_id"] == "a"
-
-
-def test_a_device_is_written_to_and_not_replaced() -> None:
-    with open_sink("/dev/null") as sink:
-        sink.check()
-        sink.write(OK)
-
-    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database of somebody else's."""
+    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else f"sqlite:///{tmp_path}/other.db"
+    return str(url)
 
 
 @pytest.fixture
-def full_disk() -> Iterator[None]:
-    """Files of this process end at 64 KB, which a writer hears of as it does of a full disk: by an OSError."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    heard = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, heard)
+def rows(database: str) -> Iterator[Any]:
+    """Asks the database; ends with the test, as does the table `out`."""
+    engine = sa.create_engine(database.replace("postgresql://", "postgresql+psycopg://"))
+
+    def ask(query: str) -> list[dict[str, Any]]:
+        with engine.begin() as connection:
+            found = connection.execute(sa.text(query))
+            return [dict(row._mapping) for row in found] if found.returns_rows else []
+
+    yield ask
+    ask("DROP TABLE IF EXISTS out")
+    engine.dispose()
 
 
-def write_many(target: Path) -> None:
-    with open_sink(target) as sink:
-        for _ in range(20_000):
-            sink.write(OK)
+def test_a_table_is_made_with_types_and_filled(database: str, rows: Any) -> None:
+    written(f"{database}#out", line("a", kept={"lang": "en", "text": 7}), failed("b"), kept=("lang", "text"))
+
+    [good, bad] = rows("SELECT * FROM out ORDER BY custom_id")
+    assert (good["custom_id"], good["status"], good["tokens"], good["text"], good["share"]) == ("a", "ok", 3, "ä", 0.25)
+    assert _plain(good["labels"]) == [{"label": "good", "score": 0.5}]
+    assert _plain(good["embedding"]) == [0.5, 1.0]
+    assert (good["lang"], good["kept_text"], good["error_code"]) == ("en", "7", None)
+    assert (bad["status"], bad["text"], bad["error_code"], bad["error"]) == ("error", None, "too_long", "600 tokens")
 
 
-@pytest.mark.usefixtures("full_disk")
-@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
-def test_a_full_disk_is_an_output_error_and_leaves_the_old_output(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("before")
+def test_what_is_delivered_again_changes_nothing_and_what_is_new_replaces(database: str, rows: Any) -> None:
+    lines = [line(str(number)) for number in range(2500)]
+    for _ in range(2):
+        written(f"{database}#out", *lines)
 
-    with pytest.raises(OutputError, match=name):
-        write_many(tmp_path / name)
+    written(f"{database}#out", line("7", output={"text": "new"}), line("new"))
 
-    assert left_behind(tmp_path) == [name]
-    assert (tmp_path / name).read_text() == "before"
+    assert rows("SELECT count(*) AS n FROM out") == [{"n": 2501}]
+    assert rows("SELECT text, tokens FROM out WHERE custom_id = '7'") == [{"text": "new", "tokens": None}]
+
+
+def test_a_table_of_another_shape_is_refused_before_anything_is_run(database: str, rows: Any) -> None:
+    rows("CREATE TABLE out (custom_id text PRIMARY KEY, status text)")
+    with pytest.raises(OutputError, match="the table has no column labels, embedding, tokens, text, share, error_code"):
+        open_sink(f"{database}#out", columns=KINDS).check()
+
+    rows("DROP TABLE out")
+    rows("CREATE TABLE out (custom_id text, status text, text text, error_code text, error text)")
+    with pytest.raises(OutputError, match="custom_id is no key of the table"):
+        open_sink(f"{database}#out", columns={"text": str}).check()
+
+
+def test_a_table_with_more_columns_and_a_unique_key_will_do(database: str, rows: Any) -> None:
+    rows("CREATE TABLE out (custom_id text UNIQUE, status text, text text, error_code text, error text, mine text)")
+
+    with open_sink(f"{database}#out", columns={"text": str}) as sink:
+        sink.write_line(line("a"))
+
+    assert rows("SELECT custom_id, text, mine FROM out") == [{"custom_id": "a", "text": "ä", "mine": None}]
+
+
+def test_a_table_that_vanishes_is_an_error_and_loses_nothing_before(database: str, rows: Any) -> None:
+    sink = open_sink(f"{database}#out", columns=KINDS)
+    for number in range(1000):
+        sink.write_line(line(str(number)))
+    rows("DROP TABLE out")
+    sink.write_line(line("x"))
+
+    with pytest.raises(OutputError, match="cannot be written"):
+        sink.commit()
+
+    written(f"{database}#out", line("x"))
+    assert rows("SELECT custom_id FROM out") == [{"custom_id": "x"}]
+
+
+@pytest.mark.parametrize("name", ["a b", 'out"; DROP TABLE jobs; --', "1st", "x" * 64, "a.b.c"])
+def test_what_is_no_name_of_a_table_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match="is no name of a table"):
+        open_sink(f"sqlite:///{tmp_path}/other.db#{name}", columns=KINDS)
+
+
+def test_a_password_is_never_said() -> None:
+    with pytest.raises(OutputError) as refused:
+        open_sink("postgresql://me:hunter2@127.0.0.1:1/shop#out", columns=KINDS).check()
+
+    assert "hunter2" not in str(refused.value)
+    assert "postgresql://***@127.0.0.1:1/shop#out" in str(refused.value)
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """A file system of fsspec's own."""
+    found = fsspec.filesystem("memory")
+    yield found
+    found.rm("/", recursive=True)
+    found.store.clear()
+
+
+def test_a_url_gets_the_format_of_its_suffix(memory: Any) -> None:
+    written("memory://bucket/deep/out.jsonl", line("a"), line("b"))
+    written("memory://bucket/out.csv.gz", line("a"))
+    written("memory://bucket/out.parquet", line("a"))
+
+    assert [json.loads(each)["custom_id"] for each in memory.cat("/bucket/deep/out.jsonl").splitlines()] == ["a", "b"]
+    unpacked = gzip.decompress(memory.cat("/bucket/out.csv.gz")).decode()
+    assert [row["custom_id"] for row in csv.DictReader(io.StringIO(unpacked))] == ["a"]
+    assert memory.cat("/bucket/out.parquet")[:4] == b"PAR1"
+    assert sorted(memory.find("/")) == ["/bucket/deep/out.jsonl", "/bucket/out.csv.gz", "/bucket/out.parquet"]
+
+
+def test_a_url_has_the_old_or_the_new_results_never_a_part(memory: Any) -> None:
+    written("memory://bucket/out.jsonl", line("old"))
+    sink = open_sink("memory://bucket/out.jsonl", columns=KINDS)
+
+    sink.check()
+    sink.write_line(line("new"))
+    assert b"old" in memory.cat("/bucket/out.jsonl")
+    sink.discard()
+
+    assert memory.find("/bucket") == ["/bucket/out.jsonl"]
+    assert b"old" in memory.cat("/bucket/out.jsonl")
+
+
+def test_a_url_that_cannot_be_written_is_told_without_its_secrets(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("AccessDenied for https://me:hunter2@store/x?sig=abc")
+
+    monkeypatch.setattr(type(memory), "_open", refuse)
+
+    with pytest.raises(OutputError) as refused:
+        written("memory://bucket/out.jsonl", line("a"))
+
+    assert "AccessDenied" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+    assert "abc" not in str(refused.value)
+
+
+def test_a_file_url_is_the_file(tmp_path: Path) -> None:
+    written(f"file://{tmp_path}/out.jsonl", line("a"))
+
+    assert json.loads((tmp_path / "out.jsonl").read_text())["custom_id"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("https://host/out.jsonl", "web servers take no results"),
+        ("nowhere://host/out.jsonl", "unknown scheme 'nowhere'"),
+        ("memory://bucket/out.docx", "unknown format .docx"),
+        ("postgresql://host/name", "name the table behind a #"),
+    ],
+)
+def test_a_target_that_can_be_none_is_refused(target: str, said: str) -> None:
+    with pytest.raises((InvalidInput, OutputError), match=said):
+        _checked(open_sink(target, columns=KINDS))
+
+
+def _checked(sink: AnySink) -> None:
+    sink.check()
+
+
+def _plain(value: Any) -> Any:
+    """JSON as SQLite gives it, or as it is."""
+    return json.loads(value) if isinstance(value, str) else value
