@@ -83,6 +83,11 @@ class Client:
         self.registry = Registry(self._store)
         """The models that jobs may name."""
 
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+        return self._settings
+
     def registry_of(self, tenant: str) -> Registry:
         """The models that jobs of this tenant may name."""
         return Registry(self._store, self._store.tenants.get(tenant).allows)
@@ -158,7 +163,7 @@ class Client:
             retry_of=retry_of,
             tenant=tenant,
             webhook=webhook,
-            sink=None if sink is None else checked(sink, found, keep),
+            sink=None if sink is None else checked(sink, self._settings, tenant),
             schedule_run=schedule_run,
             canary=canary,
             go_on=go_on,

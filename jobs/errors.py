@@ -14,6 +14,7 @@ TextmillError
 │   ├── UnknownFile             no uploaded file has that id
 │   ├── UnknownBatch            no batch has that id
 │   ├── UnknownWebhook          no webhook, or no delivery of it, has that id
+│   ├── UnknownConnection       the operator has named no such source or sink for the tenant
 │   ├── UnknownWorker           no worker that reported lately has that id
 │   ├── QuotaExceeded           the tenant has as much in line as it may; later there is room again
 │   ├── UnknownSchedule         no schedule of the tenant has that id or name
@@ -136,6 +137,10 @@ class UnknownBatch(UsageError):
 
 class UnknownWebhook(UsageError):
     """Raised when no webhook of the caller's tenant, or no delivery of it, has the given id."""
+
+
+class UnknownConnection(UsageError):
+    """Raised when the operator has named no such source or sink for the caller's tenant."""
 
 
 class UnknownWorker(UsageError):

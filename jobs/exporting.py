@@ -4,11 +4,10 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from jobs import corpus
+from jobs import connections, corpus
 from jobs.corpus import urls
 from jobs.errors import InvalidInput, StoreUnavailable, TextmillError, UnknownJob
 from jobs.schemas import Job
@@ -16,6 +15,7 @@ from jobs.store.encoding import result_line
 from jobs.tasks import AnyTask, find
 
 if TYPE_CHECKING:
+    from jobs.settings import Settings
     from jobs.store import Store
     from jobs.store.exports import Export
 
@@ -39,8 +39,8 @@ class _Stopped(Exception):
 class Exporter:
     """Whoever leads upkeep has it work; `round` returns at once."""
 
-    def __init__(self, store: "Store") -> None:
-        self._store = store
+    def __init__(self, store: "Store", settings: "Settings") -> None:
+        self._store, self._settings = store, settings
         self._threads = set[threading.Thread]()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -86,7 +86,10 @@ class Exporter:
         """All results, those of retries laid over them; how many there were. Raises OutputError and what stops it."""
         job, count, held_at = self._store.jobs.get(export.job_id), 0, time.monotonic()
         task = find(job.task)
-        sink = corpus.open_sink(placed(export.target, job), columns=kinds(task), kept=job.keep)
+        target = export.target
+        if target.startswith(connections.PREFIX):
+            target = connections.sink(self._settings, target.removeprefix(connections.PREFIX), job.tenant)
+        sink = corpus.open_sink(placed(target, job), columns=kinds(task), kept=job.keep)
         sink.check()  # which sweeps up what a killed writer left, too
         with sink:
             for row in self._store.retries.latest_rows(job.id):
@@ -122,13 +125,17 @@ def kinds(task: AnyTask) -> dict[str, Any]:
     return {name: field.annotation for name, field in task.output.model_fields.items()}
 
 
-def checked(target: str, task: AnyTask, keep: Sequence[str]) -> str:
-    """The target as a job keeps it: a path in full. Raises InvalidInput, OutputError for what can be no sink.
+def checked(target: str, settings: "Settings", tenant: str) -> str:
+    """The target as a job keeps it: a path in full. Raises InvalidInput, OutputError for what can be no sink, and
+    UnknownConnection.
 
     Whether it can be written is known where it is written; a password has no place in a job.
     """
     if target in ("-", *corpus.STDOUT):
         raise InvalidInput("a job's sink is a file, a URL or a table; standard output is none")
+    if target.startswith(connections.PREFIX):
+        connections.sink(settings, target.removeprefix(connections.PREFIX), tenant)
+        return target
     if urls.has_secret(target):
         raise InvalidInput(
             f"{urls.shown(target)}: a job keeps its sink, so no password may stand in it; "

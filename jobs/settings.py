@@ -100,6 +100,8 @@ class Settings(BaseSettings):
     """Its port; 0: any free one."""
     api_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Names under which the API is reached, beside loopback ones; `*`: any. In the environment a list with commas."""
+    connections: Path | None = None
+    """A TOML file of sources and sinks, which callers of the HTTP API may name (docs/corpora.md)."""
     files_url: str | None = Field(default=None, min_length=1)
     """Where uploaded files lie, as an fsspec URL (`s3://bucket/files`). Default: `files` in `home`."""
     webhook_networks: Annotated[tuple[str, ...], NoDecode] = ()
@@ -131,7 +133,7 @@ class Settings(BaseSettings):
             ip_network(network)  # its ValueError says what is wrong
         return value
 
-    @field_validator("home", "models")
+    @field_validator("home", "models", "connections")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None

@@ -63,7 +63,7 @@ class Upkeep:
         self._store, self._queue, self._settings, self._holder = store, queue, settings, holder
         self._scheduler = Scheduler(store, Client(settings, store=store, queue=queue), settings)
         self._courier = Courier(store, Post(Guard(settings.webhook_networks)))
-        self._exporter = Exporter(store)
+        self._exporter = Exporter(store, settings)
         self._token: str | None = None
         self._rounds = 0
         self._answered_at: float | None = None

@@ -6,7 +6,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from jobs import corpus
+from jobs import connections, corpus
 from jobs.errors import (
     EmptyInput,
     IdempotencyConflict,
@@ -213,6 +213,9 @@ def _looks(firing: Firing) -> bool:
 def _source(firing: Firing, settings: "Settings") -> "Source":
     spec = firing.schedule.spec
     wanted = fields(spec)
+    if spec.inputs[0].startswith(connections.PREFIX):
+        name = spec.inputs[0].removeprefix(connections.PREFIX)
+        return connections.source(settings, name, firing.schedule.tenant, wanted)
     return corpus.open_source(
         spec.inputs,
         text_field=wanted.text,

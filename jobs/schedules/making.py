@@ -25,7 +25,7 @@ def add(store: "Store", client: "Client", name: str, spec: ScheduleSpec, *, tena
     if not name or len(name) > MOST_NAME or "\0" in name:
         raise InvalidParams(f"a schedule's name has 1 to {MOST_NAME} characters; given: {name[:200]!r}")
     if spec.sink is not None:
-        spec = spec.model_copy(update={"sink": checked(spec.sink, task, spec.keep)})
+        spec = spec.model_copy(update={"sink": checked(spec.sink, client.settings, tenant)})
     first = next(times.after(spec, datetime.now(UTC)), None)
     if first is None:
         raise InvalidParams(f"ends_at {spec.ends_at} leaves no time at which schedule {name!r} is due")

@@ -2,9 +2,10 @@
 
 from fastapi import APIRouter
 
-from jobs.api.native.shapes import ModelInfo, TaskInfo, TenantInfo, WorkerInfo
+from jobs.api.native.shapes import ConnectionInfo, ModelInfo, TaskInfo, TenantInfo, WorkerInfo
 from jobs.api.problems import HttpProblem, documented
 from jobs.api.service import Admin, Reader, Serves
+from jobs.connections import usable
 from jobs.errors import UnknownModel, UnknownTask
 from jobs.models import ModelSpec
 from jobs.tasks import AnyTask, all_tasks, find
@@ -37,6 +38,15 @@ def model(name: str, service: Serves, caller: Reader) -> ModelInfo:
         return _model(service.client.registry_of(caller.tenant).get(name))
     except UnknownModel as error:
         raise HttpProblem(404, "unknown_model", str(error)) from error
+
+
+@router.get("/connections", summary="Sources and sinks that the operator has named")
+def connections(service: Serves, caller: Reader) -> list[ConnectionInfo]:
+    found = usable(service.settings, caller.tenant)
+    return [
+        ConnectionInfo(name=name, source=each.source is not None, sink=each.sink is not None)
+        for name, each in sorted(found.items())
+    ]
 
 
 @router.get("/workers", summary="The workers that are alive")

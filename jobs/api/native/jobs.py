@@ -10,12 +10,14 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import StringConstraints
 
+from jobs import connections
 from jobs.api.access import Caller
 from jobs.api.native.shapes import MOST_JOBS, Estimation, JobPage, Submission, Submitted, Wanted, submitted
 from jobs.api.problems import HttpProblem, code_of, documented
 from jobs.api.service import Reader, Serves, Service, Submitter
 from jobs.api.watching import pulse_of
-from jobs.corpus import Source, stored_source
+from jobs.connections import PREFIX
+from jobs.corpus import Fields, Source, stored_source
 from jobs.errors import UnknownFile
 from jobs.schemas import MOST_LABELS, Estimate, Job
 from jobs.states import JobState
@@ -171,6 +173,7 @@ def submit(
         deadline_at=wanted.deadline_at,
         on_invalid=wanted.on_invalid,
         webhook=wanted.webhook,
+        sink=None if wanted.sink is None else PREFIX + wanted.sink,
         canary=wanted.canary,
         go_on=wanted.go_on,
         max_error_share=wanted.max_error_share,
@@ -188,6 +191,9 @@ def etag(job: Job) -> str:
 
 
 def _items(service: Service, caller: Caller, wanted: Submission | Estimation) -> list[Any] | Source:
+    if wanted.source is not None:
+        fields = Fields(main=find(wanted.task).main_field, text=wanted.text_field, id=wanted.id_field)
+        return connections.source(service.settings, wanted.source, caller.tenant, fields)
     return _in_file(service, caller, wanted, wanted.file) if wanted.file is not None else wanted.items or []
 
 

@@ -1,16 +1,21 @@
-"""The schedules of the caller's tenant. They are made on the command line, by whoever may read the machine's files."""
+"""The schedules of the caller's tenant. Those made here read sources that the operator has named; others are made on
+the command line, by whoever may read the machine's files."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from jobs import connections
 from jobs.api.access import Caller
-from jobs.api.native.shapes import ScheduleInfo, ScheduleRunPage
+from jobs.api.native.shapes import ScheduleInfo, ScheduleRunPage, ScheduleWanted
 from jobs.api.problems import documented
 from jobs.api.service import Admin, Reader, Serves, Service
+from jobs.connections import PREFIX
+from jobs.corpus import Fields
 from jobs.schedules import making
 from jobs.schedules.times import explained
-from jobs.schemas import Schedule, ScheduleRun
+from jobs.schemas import Schedule, ScheduleRun, ScheduleSpec
+from jobs.tasks import find
 
 MOST = 100
 
@@ -20,6 +25,16 @@ router = APIRouter(prefix="/schedules", tags=["schedules"])
 @router.get("", summary="The schedules, and when each is due next")
 def index(service: Serves, caller: Reader) -> list[ScheduleInfo]:
     return [_shown(each) for each in service.store.schedules.list(caller.tenant)]
+
+
+@router.post("", status_code=201, responses=documented(409), summary="A new schedule over a named source")
+def create(wanted: ScheduleWanted, service: Serves, caller: Admin) -> ScheduleInfo:
+    """It fires from its next due time on, with what its tenant may use then."""
+    given = wanted.model_dump(exclude={"name", "source", "sink"})
+    connections.source(service.settings, wanted.source, caller.tenant, Fields(main=find(wanted.task).main_field))
+    target = None if wanted.sink is None else PREFIX + wanted.sink
+    spec = ScheduleSpec(**given, inputs=(PREFIX + wanted.source,), sink=target)
+    return _shown(making.add(service.store, service.client, wanted.name, spec, tenant=caller.tenant))
 
 
 @router.get("/{schedule_id}", responses=documented(404))

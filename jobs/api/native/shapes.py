@@ -9,6 +9,7 @@ from jobs.intake import Loaded, OnInvalid
 from jobs.schemas import (
     ERRORS_AFTER,
     EVENTS,
+    MOST_NAME,
     CanaryItems,
     Delivery,
     ErrorShare,
@@ -17,8 +18,10 @@ from jobs.schemas import (
     JobLabels,
     KeptFields,
     Key,
+    Misfire,
     Name,
     OnErrors,
+    Overlap,
     QueueName,
     Schedule,
     ScheduleRun,
@@ -52,6 +55,8 @@ class Wanted(BaseModel):
     """The job expires at this time if it has not finished."""
     webhook: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
     """The id of a webhook that is told how the job ended, whatever else it listens to."""
+    sink: Name | None = None
+    """A connection that the operator has named (`GET /connections`); the results go there when it completes."""
     canary: CanaryItems | None = None
     """So many items, from the shortest to the longest, are run before the rest may: it waits for `approve`."""
     go_on: bool = False
@@ -67,7 +72,7 @@ class Wanted(BaseModel):
 
 
 class WithItems(BaseModel):
-    """Items, or the file that they are in."""
+    """Items, or the file or source that they are in."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -75,20 +80,24 @@ class WithItems(BaseModel):
     """Objects in the task's shape, or texts, which stand for its main field."""
     file: str | None = Field(default=None, min_length=1, max_length=100)
     """The id of an uploaded file (`file-...`), instead of `items`."""
+    source: Name | None = None
+    """A connection that the operator has named (`GET /connections`), instead of `items`."""
     format: Literal["jsonl", "csv", "text"] | None = None
     """What the file is; JSON Lines if left out."""
     text_field: str | None = Field(default=None, max_length=256)
-    """The file's field for the task's main field, where it has another name."""
+    """The file's or source's field for the task's main field, where it has another name."""
     id_field: str | None = Field(default=None, max_length=256)
-    """The file's field for `custom_id`, where it has another name."""
+    """The file's or source's field for `custom_id`, where it has another name."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.items is None) == (self.file is None):
-            raise ValueError("give either items or a file")
-        named = [name for name in ("format", "text_field", "id_field") if getattr(self, name) is not None]
-        if self.file is None and named:
+        if sum(each is not None for each in (self.items, self.file, self.source)) != 1:
+            raise ValueError("give one of items, a file and a source")
+        named = [name for name in ("text_field", "id_field", "format") if getattr(self, name) is not None]
+        if self.items is not None and named:
             raise ValueError(f"{named[0]} says something of a file, and items are given")
+        if self.source is not None and self.format is not None:
+            raise ValueError("format says something of a file; a source has the one that the operator gave it")
         return self
 
 
@@ -124,6 +133,53 @@ class JobPage(Frozen):
     """Newest first."""
     next: str | None
     """To be given as `before` for the next page; null: this is the last one."""
+
+
+class ConnectionInfo(Frozen):
+    """What the operator has named, without where it lies."""
+
+    name: str
+    source: bool
+    """Jobs and schedules may read it."""
+    sink: bool
+    """Results may be written there."""
+
+
+class ScheduleWanted(BaseModel):
+    """A schedule over a source that the operator has named."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    name: str = Field(min_length=1, max_length=MOST_NAME)
+    task: Name
+    source: Name
+    """A connection (`GET /connections`)."""
+    sink: Name | None = None
+    """A connection, where each run's results go."""
+    text_field: Name | None = None
+    id_field: Name | None = None
+    model: Name | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+    queue: QueueName = "default"
+    labels: JobLabels = Field(default_factory=dict)
+    keep: KeptFields = ()
+    on_invalid: OnInvalid = "reject"
+    webhook: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    cron: str | None = Field(default=None, max_length=256)
+    """A cron expression: minute, hour, day, month, weekday. One of `cron`, `every_s` and `on_change_s` is wanted."""
+    every_s: float | None = Field(default=None, ge=1, le=366 * 86_400)
+    on_change_s: float | None = Field(default=None, ge=1, le=366 * 86_400)
+    """Look so often whether the source has changed; a job is made only then."""
+    timezone: str = Field(default="UTC", max_length=64)
+    overlap: Overlap = "skip"
+    misfire: Misfire = "last"
+    jitter_s: float = Field(default=0.0, ge=0, le=86_400)
+    deadline_s: float | None = Field(default=None, gt=0, le=366 * 86_400)
+    only_new: bool = False
+    """Sources that are as they were at the last run make no job."""
+    incremental: bool = False
+    """Only items that are new or changed since the earlier runs are submitted."""
+    ends_at: AwareDatetime | None = None
 
 
 class TaskInfo(Frozen):
