@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobs.client import Client as Client
+    from jobs.corpus import Named as Named
     from jobs.corpus import open_sink as open_sink
     from jobs.corpus import open_source as open_source
     from jobs.errors import TextmillError as TextmillError
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from jobs.settings import load_settings as load_settings
     from jobs.states import JobState as JobState
 
-__all__ = ["AsyncClient", "Client", "Item", "Job", "JobHandle", "JobState", "Result", "Settings", "TextmillError"]
-__all__ += ["load_settings", "open_sink", "open_source"]
+__all__ = ["AsyncClient", "Client", "Item", "Job", "JobHandle", "JobState", "Named", "Result", "Settings"]
+__all__ += ["TextmillError", "load_settings", "open_sink", "open_source"]
 
 _HOMES = {
     "AsyncClient": "jobs.remote.aio",
@@ -27,6 +28,7 @@ _HOMES = {
     "Job": "jobs.schemas",
     "JobHandle": "jobs.handle",
     "JobState": "jobs.states",
+    "Named": "jobs.corpus",
     "Result": "jobs.schemas",
     "Settings": "jobs.settings",
     "TextmillError": "jobs.errors",

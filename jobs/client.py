@@ -14,9 +14,9 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from jobs import tracing
+from jobs import connections, tracing
 from jobs.chaining import lineage, results
-from jobs.corpus import Fields, ItemSource, Source
+from jobs.corpus import Fields, ItemSource, Named, Source
 from jobs.corpus.memory import Given
 from jobs.corpus.source import FileSource
 from jobs.errors import (
@@ -95,7 +95,7 @@ class Client:
     def submit(
         self,
         task: str,
-        items: "Iterable[Given] | Source | JobHandle",
+        items: "Iterable[Given] | Source | Named | JobHandle",
         *,
         model: str | None = None,
         params: Mapping[str, Any] | None = None,
@@ -121,7 +121,7 @@ class Client:
     ) -> JobHandle:
         """The job, with all its items stored and ready for workers.
 
-        `items`: texts, dicts or Items, or a source (`jobs.corpus.open_source`), or the handle of an
+        `items`: texts, dicts or Items, a source (`jobs.corpus.open_source`), one that is `Named`, or the handle of an
         ended job whose task gives texts: its ok results are the items. `model` may be left out when only one
         serves the task; a pattern of names (`opus-mt-{source}-{target}`) sends each item to the model of its languages.
         With an `idempotency_key` the call is safe to repeat: it gives the same job, and goes on with one that was left
@@ -147,6 +147,9 @@ class Client:
             earlier = results(self._store, items.id, fields)
             items = FileSource([earlier.input], fields, self._settings.max_line_bytes)
             labels = {**lineage([earlier]), **(labels or {})}
+        elif isinstance(items, Named):
+            fields = Fields(main=found.main_field, text=items.text_field, id=items.id_field)
+            items = connections.source(self._settings, items.name, tenant, fields)
         registry = self.registry_of(tenant)
         served = registry.check(found, model or registry.only(found).name, given)
         spec = _spec(

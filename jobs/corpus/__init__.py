@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from jobs.corpus import dataset, document, paths, remote, urls
-from jobs.corpus.base import Fields, Format, Line, Place, Source, Writer
+from jobs.corpus.base import Fields, Format, Line, Named, Place, Source, Writer
 from jobs.corpus.compression import decompressed, inner
 from jobs.corpus.database import is_database, open_query
 from jobs.corpus.memory import ItemSource
@@ -27,7 +27,7 @@ from jobs.corpus.source import SNIFFED, STDIN, FileSource, file_place, piped, st
 from jobs.corpus.table import TableSink, is_table
 from jobs.errors import InvalidInput, OutputError
 
-__all__ = ["Fields", "Format", "ItemSource", "Line", "Place", "Rows", "Sink", "Source", "Writer"]
+__all__ = ["Fields", "Format", "ItemSource", "Line", "Named", "Place", "Rows", "Sink", "Source", "Writer"]
 __all__ += ["AnySink", "formats", "open_query", "open_sink", "open_source", "stored_source"]
 
 AnySink = Sink | TableSink

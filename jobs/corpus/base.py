@@ -107,6 +107,15 @@ class Format:
     """What differs once the place was changed, at little cost. None: its size and time."""
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A source that the operator of a deployment has named (`jobs.connections`), and which field of its is which."""
+
+    name: str
+    text_field: str | None = None
+    id_field: str | None = None
+
+
 @runtime_checkable
 class Source(Protocol):
     """Where items are read from. Each iteration starts again, unless the input can be read only once."""

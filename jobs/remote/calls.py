@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 import orjson
 
 from jobs import errors, tracing
-from jobs.corpus import ItemSource, Source
+from jobs.corpus import ItemSource, Named, Source
 from jobs.corpus.memory import Given
 from jobs.errors import (
     ApiError,
@@ -88,7 +88,7 @@ So both clients share what is more than one call."""
 
 def submit(
     task: str,
-    items: Iterable[Given] | Source,
+    items: Iterable[Given] | Source | Named,
     *,
     main_field: str,
     idempotency_key: str | None,
@@ -108,7 +108,7 @@ def submit(
     return read_job((yield from _with_items(call, given, items, main_field)))
 
 
-def estimate(task: str, items: Iterable[Given] | Source, *, main_field: str, **wanted: Any) -> Steps[Estimate]:
+def estimate(task: str, items: Iterable[Given] | Source | Named, *, main_field: str, **wanted: Any) -> Steps[Estimate]:
     """What the items would be as a job. Raises InvalidInput."""
     call = Call("POST", f"{PREFIX}/jobs/estimate", headers={"Content-Type": "application/json"})
     content = yield from _with_items(call, _named(task, wanted), items, main_field)
@@ -235,8 +235,14 @@ def _named(task: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
     return {"task": task, **{name: value for name, value in wanted.items() if value}}
 
 
-def _with_items(call: Call, given: Mapping[str, Any], items: Iterable[Given] | Source, main_field: str) -> Steps[bytes]:
-    """Send the items along: as they are, or many of them as a file."""
+def _with_items(
+    call: Call, given: Mapping[str, Any], items: Iterable[Given] | Source | Named, main_field: str
+) -> Steps[bytes]:
+    """Send the items along: as they are, many of them as a file, or the name of a source."""
+    if isinstance(items, Named):
+        named = {"source": items.name, "text_field": items.text_field, "id_field": items.id_field}
+        call.body = orjson.dumps({**given, **{name: value for name, value in named.items() if value is not None}})
+        return (yield call).content
     with _spooled(items if isinstance(items, Source) else ItemSource(items, main_field)) as spooled:
         if spooled.tell() > INLINE_BYTES:
             return (yield from _as_file(call, given, spooled))

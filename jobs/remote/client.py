@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
-from jobs.corpus import Source
+from jobs.corpus import Named, Source
 from jobs.corpus.memory import Given
 from jobs.errors import TextmillError
 from jobs.remote import calls
@@ -36,7 +36,7 @@ class HttpClient:
     def submit(
         self,
         task: str,
-        items: Iterable[Given] | Source,
+        items: Iterable[Given] | Source | Named,
         *,
         model: str | None = None,
         params: Mapping[str, Any] | None = None,
@@ -48,6 +48,7 @@ class HttpClient:
         deadline_at: datetime | None = None,
         on_invalid: str = "reject",
         webhook: str | None = None,
+        sink: str | None = None,
         canary: int | None = None,
         go_on: bool = False,
         max_error_share: float | None = None,
@@ -68,6 +69,7 @@ class HttpClient:
             keep=list(keep),
             on_invalid=on_invalid,
             webhook=webhook,
+            sink=None if sink is None else sink.removeprefix("connection:"),
             canary=canary,
             go_on=go_on,
             max_error_share=max_error_share,
@@ -81,7 +83,7 @@ class HttpClient:
     def estimate(
         self,
         task: str,
-        items: Iterable[Given] | Source,
+        items: Iterable[Given] | Source | Named,
         *,
         model: str | None = None,
         params: Mapping[str, Any] | None = None,
@@ -93,7 +95,7 @@ class HttpClient:
         return self._through(steps)
 
     def run(
-        self, task: str, items: Iterable[Given] | Source, *, timeout: float | None = None, **wanted: Any
+        self, task: str, items: Iterable[Given] | Source | Named, *, timeout: float | None = None, **wanted: Any
     ) -> list[Result]:
         """Submit, wait, and read: the results in the order of the items. Takes what `submit` takes."""
         job = self.submit(task, items, **wanted)

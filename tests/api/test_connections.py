@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from jobs.client import Client
+from jobs.corpus import Named
 from jobs.errors import InvalidSettings
 from jobs.exporting import Exporter
 from jobs.queue import Queue
 from jobs.schedules.firing import Scheduler
 from jobs.settings import Settings
+from jobs.states import ExportState
 from jobs.store import Store
 from tests.api.conftest import Api, Connect, Serve
 
@@ -60,10 +62,31 @@ def test_a_job_reads_a_named_source_and_writes_to_a_named_sink(
     work()
     exporter = Exporter(store, settings(**named))
     assert exporter.round() == 1
-    exporter.stop(10)
+    deadline = time.monotonic() + 15
+    while store.exports.get(job["id"]).state is not ExportState.DONE:  # type: ignore[union-attr]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    exporter.stop()
 
     lines = (tmp_path / f"out-{job['id']}.jsonl").read_text().splitlines()
     assert [json.loads(line)["custom_id"] for line in lines] == ["a", "b", "c"]
+
+
+def test_clients_name_them_too(
+    serve: Serve, store: Store, settings: Callable[..., Settings], named: dict[str, Any]
+) -> None:
+    tickets = Named("tickets", text_field="body", id_field="id")
+
+    with Client(serve(**named).url) as remote:
+        far = remote.submit("classify", tickets, model="fake", sink="labels")
+    with Client(settings(**named), store=store) as local:
+        near = local.submit("classify", tickets, model="fake", sink="connection:labels")
+
+    for job in (far, near):
+        export = store.exports.get(job.id)
+        assert export is not None
+        assert export.target == "connection:labels"
+        assert store.jobs.get(job.id).counts.total == 3
 
 
 def test_what_is_named_is_listed_without_where_it_lies(api: Api, tmp_path: Path) -> None:
