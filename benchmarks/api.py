@@ -73,7 +73,7 @@ def served(running: Deployment) -> Iterator[tuple[str, psutil.Process]]:
     assert server.stderr is not None
     try:
         first = server.stderr.readline()
-        url = next(word for word in first.split() if word.startswith("http")).rstrip(",")
+        url = next(word for word in first.split() if word.startswith("http")).removesuffix("/api/v1;")
         threading.Thread(target=server.stderr.read, daemon=True).start()
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:

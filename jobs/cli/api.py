@@ -30,7 +30,8 @@ def api(host: str | None, port: int | None) -> None:
         try:
             served = server(settings, opened, queue)
             click.echo(
-                f"textmill: the dashboard is at {served.url}, the API at {served.url}/api/v1; Ctrl-C ends it", err=True
+                f"textmill: the API is at {served.url}/api/v1; the dashboard is at {served.url}; Ctrl-C ends it",
+                err=True,
             )
             served.run()
         finally:

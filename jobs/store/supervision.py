@@ -19,6 +19,10 @@ AT_ONCE = 50
 Outcome = Literal["failed", "paused", "waiting", "went_on"]
 
 
+DUE = select(jobs).where(SUPERVISED).order_by(func.random()).limit(AT_ONCE)
+"""A few supervised jobs."""
+
+
 class Tally(NamedTuple):
     ok: int
     error: int
@@ -32,10 +36,9 @@ class Supervision:
 
     def due(self) -> Sequence[str]:
         """Jobs that `settle` may have something to do about: their canary is done, or their error budget spent."""
-        wanted = select(jobs).where(SUPERVISED).order_by(func.random()).limit(AT_ONCE)
 
         def work(connection: Connection) -> Sequence[str]:
-            found = connection.execute(wanted).all()
+            found = connection.execute(DUE).all()
             return [ids.public(job.id) for job in found if _spent(connection, job) or _canary_done(connection, job)]
 
         return self._db.read(work)

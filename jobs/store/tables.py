@@ -149,8 +149,8 @@ Index(
     postgresql_where=_ENDED,
     sqlite_where=_ENDED,
 )
-WAITING = text("sealed_at IS NOT NULL AND finished_at IS NULL")
-"""Jobs that are queued or running; without their state for the reason above."""
+WAITING = text("sealed_at IS NOT NULL AND finished_at IS NULL AND state <> 'loading'")
+"""Jobs that are queued or running, in words that lead SQLite to this index and no other query away from its own."""
 Index("ix_jobs_waiting", jobs.c.sealed_at, postgresql_where=WAITING, sqlite_where=WAITING)
 Index("ix_jobs_counted", jobs.c.state, jobs.c.control, jobs.c.expires_at, jobs.c.tenant)
 _GONE = text("expires_at IS NOT NULL")

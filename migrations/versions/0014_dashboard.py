@@ -9,7 +9,7 @@ branch_labels = None
 depends_on = None
 
 ENDED = sa.text("finished_at IS NOT NULL")
-WAITING = sa.text("sealed_at IS NOT NULL AND finished_at IS NULL")
+WAITING = sa.text("sealed_at IS NOT NULL AND finished_at IS NULL AND state <> 'loading'")
 FAILED = sa.text("n_error > 0 AND finished_at IS NOT NULL")
 
 

@@ -136,7 +136,7 @@ def test_a_csv_on_standard_input_is_read_as_one_on_demand_and_suspected_otherwis
     assert len(untold.stdout.splitlines()) == 3
     assert "standard input begins like a CSV with a column 'text'" in untold.stderr
     assert "standard input: no column 'text'" in wrong.stderr
-    assert "unknown format 'xml'; known: csv, jsonl, parquet, text, tsv" in unknown.stderr
+    assert "unknown format 'xml'; known: arrow, csv, jsonl, parquet, text, tsv" in unknown.stderr
 
 
 def test_a_json_array_on_standard_input_is_suspected(home: Home) -> None:

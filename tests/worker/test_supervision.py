@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
+from sqlalchemy.dialects import sqlite
 
 from jobs.client import Client
 from jobs.errors import InvalidParams, InvalidState
@@ -14,7 +15,7 @@ from jobs.queue import Queue
 from jobs.settings import Settings
 from jobs.states import CanaryState, ChunkState, Control, JobState
 from jobs.store import Store
-from jobs.store.tables import SUPERVISED
+from jobs.store.supervision import DUE
 from jobs.store.values import Save
 from jobs.upkeep import Upkeep
 from tests.checker import all_results, check
@@ -221,9 +222,9 @@ def test_the_same_request_with_another_canary_is_the_same_job(submit: Submit) ->
 
 def test_the_few_supervised_jobs_are_found_by_their_index(sqlite_url: str) -> None:
     store = Store.open(sqlite_url)
-    condition = str(SUPERVISED)
+    query = DUE.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
 
-    plan = rows(store, f"EXPLAIN QUERY PLAN SELECT * FROM jobs WHERE {condition} ORDER BY random() LIMIT 5")
+    plan = rows(store, f"EXPLAIN QUERY PLAN {query}")
     store.close()
 
     assert "ix_jobs_supervised" in plan[0].detail
