@@ -141,8 +141,7 @@ def checked(target: str, settings: "Settings", tenant: str) -> str:
             f"{urls.shown(target)}: a job keeps its sink, so no password may stand in it; "
             "PostgreSQL reads them from ~/.pgpass, buckets from their own settings"
         )
-    if corpus.is_path(target):
-        target = corpus.absolute(target)
+    target = corpus.absolute(target)
     corpus.check_target(target)
     return target
 

@@ -33,6 +33,7 @@ __all__ += ["AnySink", "formats", "open_query", "open_sink", "open_source", "sto
 AnySink = Sink | TableSink
 STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 """Other names of standard output; as files they would be replaced, not written to."""
+SQLITE = "sqlite:///"
 MAX_LINE_BYTES = 16 * 2**20
 """As the setting `max_line_bytes`, for callers without settings."""
 
@@ -130,8 +131,11 @@ def is_path(target: str) -> bool:
 
 
 def absolute(target: str) -> str:
-    """The path in full, since whoever writes may stand in another folder."""
-    return str(Path(target).expanduser().absolute())
+    """A sink with its path in full, if it is one or a SQLite file's: whoever writes may stand in another folder."""
+    if is_path(target):
+        return str(Path(target).expanduser().absolute())
+    file, mark, name = target.removeprefix(SQLITE).partition("#")
+    return f"{SQLITE}{Path(file).absolute()}{mark}{name}" if target.startswith(SQLITE) else target
 
 
 def check_target(target: str) -> None:

@@ -225,9 +225,10 @@ def test_a_relative_path_is_that_of_whoever_submits(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    job = client.submit("classify", ["a"], model="fake", sink="out.csv").job
+    for given, kept in (("out.csv", f"{tmp_path}/out.csv"), ("sqlite:///out.db#t", f"sqlite:///{tmp_path}/out.db#t")):
+        job = client.submit("classify", ["a"], model="fake", sink=given).job
 
-    assert store.exports.get(job.id).target == f"{tmp_path}/out.csv"  # type: ignore[union-attr]
+        assert store.exports.get(job.id).target == kept  # type: ignore[union-attr]
 
 
 def test_the_same_key_is_the_same_job_wherever_its_results_go(client: Client, store: Store, tmp_path: Path) -> None:
