@@ -31,8 +31,8 @@ def client(store: Store, settings: Callable[..., Settings]) -> Iterator[Client]:
 
 
 @pytest.fixture
-def exporter(store: Store) -> Iterator[Exporter]:
-    made = Exporter(store)
+def exporter(store: Store, settings: Callable[..., Settings]) -> Iterator[Exporter]:
+    made = Exporter(store, settings())
     yield made
     made.stop(10)
 
@@ -145,15 +145,15 @@ def test_an_export_whose_writer_died_is_begun_again(
 
 @pytest.mark.servers
 def test_a_process_killed_while_it_writes_leaves_no_part_under_the_name(
-    client: Client, store: Store, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, store: Store, exporter: Exporter, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "HOLD_S", 1.0)
     job = completed(client, store, str(tmp_path / "out.jsonl"), 20_000)
     program = (
-        "import sys, time; from jobs import exporting; from jobs.store import Store;"
+        "import sys, time; from jobs import exporting; from jobs.settings import Settings; from jobs.store import Store;"
         "exporting.HOLD_S = 1.0; store = Store.open(sys.argv[1]); exporting.result_line = slow = "
         "lambda row, real=exporting.result_line: (time.sleep(0.001), real(row))[1];"
-        "exporter = exporting.Exporter(store); exporter.round(); print('begun', flush=True); time.sleep(60)"
+        "exporter = exporting.Exporter(store, Settings()); exporter.round(); print('begun', flush=True); time.sleep(60)"
     )
     writer = subprocess.Popen([sys.executable, "-c", program, store_url], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
@@ -163,7 +163,6 @@ def test_a_process_killed_while_it_writes_leaves_no_part_under_the_name(
     writer.send_signal(signal.SIGKILL)
     writer.communicate()
     assert not (tmp_path / "out.jsonl").exists()
-    exporter = Exporter(store)
     until(lambda: exporter.round() == 1)
     until(lambda: not exporter._threads)
 
