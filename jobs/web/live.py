@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from anyio.to_thread import run_sync
 
+from jobs.api.problems import HttpProblem
 from jobs.errors import StoreUnavailable, TextmillError
 
 EVERY_S = 2.0
@@ -17,6 +18,8 @@ SHARE = 0.2
 ALIVE_S = 15.0
 LONGEST_S = 600.0
 """A stream ends after so long, and the browser asks again: a key that was revoked has no more until then."""
+MOST = 500
+"""Pages that are drawn at once; whoever wants a further one looks by asking, as where events do not come through."""
 STREAM = "text/event-stream"
 
 Parts = dict[str, str]
@@ -49,9 +52,14 @@ class Live:
             return show.parts
         return await run_sync(draw)
 
-    async def stream(self, key: Hashable, every_s: float, draw: Draw) -> AsyncIterator[bytes]:
+    def stream(self, key: Hashable, every_s: float, draw: Draw) -> AsyncIterator[bytes]:
         """Server-sent events `parts`: a JSON object of the parts that have changed; `over` when there is nothing more
-        to see."""
+        to see. Raises HttpProblem when too many pages are followed already."""
+        if key not in self._shows and len(self._shows) >= MOST:
+            raise HttpProblem(503, "too_many_pages", f"{MOST} pages are followed already", {"Retry-After": "30"})
+        return self._stream(key, every_s, draw)
+
+    async def _stream(self, key: Hashable, every_s: float, draw: Draw) -> AsyncIterator[bytes]:
         show = self._shows.setdefault(key, _Show())
         show.watching += 1
         if show.task is None:

@@ -150,7 +150,8 @@ def test_a_process_killed_while_it_writes_leaves_no_part_under_the_name(
     monkeypatch.setattr(exporting, "HOLD_S", 1.0)
     job = completed(client, store, str(tmp_path / "out.jsonl"), 20_000)
     program = (
-        "import sys, time; from jobs import exporting; from jobs.settings import Settings; from jobs.store import Store;"
+        "import sys, time; from jobs import exporting; from jobs.settings import Settings;"
+        "from jobs.store import Store;"
         "exporting.HOLD_S = 1.0; store = Store.open(sys.argv[1]); exporting.result_line = slow = "
         "lambda row, real=exporting.result_line: (time.sleep(0.001), real(row))[1];"
         "exporter = exporting.Exporter(store, Settings()); exporter.round(); print('begun', flush=True); time.sleep(60)"

@@ -303,6 +303,19 @@ def test_parts_come_as_events_and_as_an_answer(world: World, pages: httpx2.Clien
         assert set(json.loads(next(lines).removeprefix("data: "))) == set(parts)
 
 
+def test_too_many_pages_are_not_followed(world: World, pages: httpx2.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.web.live.MOST", 1)
+    events = {"Accept": "text/event-stream"}
+
+    with pages.stream("GET", "/live/jobs", headers=events) as first, pages.stream("GET", "/live/jobs", headers=events):
+        assert next(first.iter_lines()) == "event: parts"
+        refused = pages.get("/live/", headers=events)
+        asked = pages.get("/live/", headers={"Accept": "application/json"})
+
+    assert (refused.status_code, refused.json()["code"]) == (503, "too_many_pages")
+    assert asked.status_code == 200
+
+
 def test_a_stream_ends_with_the_job_it_shows(world: World, pages: httpx2.Client) -> None:
     path = f"/live/jobs/{world.jobs['cancelled']}"
 

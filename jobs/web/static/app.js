@@ -1,6 +1,7 @@
 // What makes the pages livelier: parts that follow what happens, keys, copying. Every page works without it.
 
 const QUIET_MS = 5000; // between two looks where events do not come through
+const QUIET_AFTER = 2; // so many cuts without a part between them
 const CHORD_MS = 1200; // how long after `g` the second key counts
 
 // ----- parts that follow what happens ---------------------------------------------------------------------
@@ -46,7 +47,7 @@ class Live {
 
   start() {
     if (this.over || this.events || this.timer) return;
-    if (this.failures > 2 || !("EventSource" in window)) return void this.look();
+    if (this.failures > QUIET_AFTER || !("EventSource" in window)) return void this.look();
     this.events = new EventSource(this.url);
     this.events.addEventListener("parts", (event) => {
       this.failures = 0;
@@ -55,8 +56,9 @@ class Live {
     this.events.addEventListener("over", () => this.end());
     this.events.addEventListener("error", () => {
       this.say("waiting");
-      this.failures += 1;
-      if (this.failures > 2) { this.rest(); this.look(); }
+      // Refused, the browser does not ask for events again; cut off, it does.
+      this.failures = this.events?.readyState === EventSource.CLOSED ? QUIET_AFTER + 1 : this.failures + 1;
+      if (this.failures > QUIET_AFTER) { this.rest(); this.look(); }
     });
   }
 
