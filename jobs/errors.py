@@ -40,6 +40,7 @@ TextmillError
 └── DeviceLost                  the device or its process is beyond repair; the process must end
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -244,6 +245,21 @@ class ItemErrorCode(StrEnum):
     MODEL_ERROR = "model_error"
     POISON = "poison"
     CHUNK_ERROR = "chunk_error"
+
+
+MEANINGS: Mapping[ItemErrorCode, str] = {
+    ItemErrorCode.EMPTY_TEXT: "there is nothing in it to read",
+    ItemErrorCode.INVALID_TEXT: "it holds what is no character (NUL, half of a surrogate pair)",
+    ItemErrorCode.INVALID_ITEM: "its fields or params do not fit the task or the model",
+    ItemErrorCode.TOO_LONG: "it is longer than the model reads, and was not to be cut or split",
+    ItemErrorCode.UNSUPPORTED_LANGUAGE: "the model does not know one of its languages",
+    ItemErrorCode.NO_MASK: "it has no gap to be filled",
+    ItemErrorCode.SCHEMA_UNSATISFIED: "the answer does not keep to the form that was asked for",
+    ItemErrorCode.MODEL_ERROR: "the model failed on this item alone, or gave no numbers (NaN)",
+    ItemErrorCode.POISON: "it killed the process that ran it, again and again",
+    ItemErrorCode.CHUNK_ERROR: "its chunk failed again and again, each time for a reason that might have passed",
+}
+"""What each of them means, for people."""
 
 
 class ItemError(TextmillError):

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from markupsafe import Markup
 
 from jobs.errors import ItemErrorCode
+from jobs.schemas import Job
 from jobs.store.insight import Item
 from jobs.web import results
 from jobs.web.job import found
@@ -31,18 +32,18 @@ def browse(look: Look) -> Mapping[str, Any]:
     return {
         "job": job,
         "only": only,
-        "rows": [(each, _drawn(job.task, each)) for each in shown.items],
+        "rows": [(each, _drawn(job, each)) for each in shown.items],
         "first": _url(job.id, only, None) if start else None,
         "next": _url(job.id, only, shown.next_seq + 1) if shown.next_seq is not None else None,
         "choices": [(each, _url(job.id, each, None)) for each in dict.fromkeys((None, *KINDS, only))],
     }
 
 
-def _drawn(task: str, each: Item) -> Markup | None:
+def _drawn(job: Job, each: Item) -> Markup | None:
     """None: it is too long to be shown."""
     if each.result is None or each.line is None:
         return None
-    return results.render(task, orjson.loads(each.line), each.result)
+    return results.render(job.task, orjson.loads(each.line), each.result, job.params)
 
 
 def _url(job_id: str, only: str | None, start: int | None) -> str:

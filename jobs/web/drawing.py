@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from jobs.tasks.languages import english_name
 from jobs.web import charts, results, words
 
 PARTS = ("state", "short", "bar", "figure", "copyable", "empty")
@@ -24,8 +25,14 @@ def environment() -> Environment:
     made.filters.update(words.FILTERS)
     made.globals.update(
         charts=charts,
-        pieces=results.pieces,
+        lang=results.lang,
+        lengths=results.lengths,
+        marked=results.marked,
+        scale=results.scale,
         sparks=results.sparks,
+        structured=results.structured,
+        language_name=english_name,
+        label_chars=results.LABEL_CHARS,
         shown=results.SHOWN_CHARS,
         version=version("textmill"),
     )

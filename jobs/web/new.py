@@ -224,7 +224,8 @@ async def _tried(look: Look, draft: Draft) -> list[Any]:
     job_id = await run_sync(submit)
     instead = "no worker was free; submit it all the same, or look at the workers"
     found = await answers(look.service, job_id, len(items), PATIENCE_S, instead=instead)
-    return [results.render(draft.task, item, result) for item, result in zip(items, found, strict=True)]
+    params = _asked(draft)["params"]
+    return [results.render(draft.task, item, result, params) for item, result in zip(items, found, strict=True)]
 
 
 def _first(look: Look, draft: Draft) -> list[dict[str, Any]]:
