@@ -4,7 +4,9 @@ pygal writes styles and scripts into its pictures, leather fixed colours: neithe
 style and follows the reader's light or dark.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,13 +24,19 @@ if TYPE_CHECKING:
 WIDTH = 960
 HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 180, 56, 8, 8, 22
 """Of a chart with axes, and its margins."""
+LABEL, DAY_S = 24, 86_400
+"""Room that a time needs at the right end of its axis."""
 BAR, STRIP, PACE, RUN = 14, 26, 60, 26
 """Heights."""
+LEAST = 0.004
+"""Share of a timeline that the shortest phase is given, to be seen."""
 SERIES = 8
 """Colours there are; further tasks are drawn as one."""
 OTHERS = "others"
 HOURS = {"1h": 1, "24h": 24, "7d": 168}
 """For which throughput is shown."""
+TICK_S = {"1h": 600, "24h": 14_400, "7d": 86_400}
+"""Seconds between the times that its axis names, which are round ones."""
 SHOWN_FIRST = ("running", "pending", "held", "cancelled", "done")
 """Which state a cell of several chunks shows, unless one of them has failed items."""
 CALLED = {"bad": "done, with failed items", "held": "resting", "pending": "waiting"}
@@ -94,9 +102,11 @@ def throughput(buckets: "Sequence[Bucket]", span: str, now: datetime | None = No
             name = bucket.task if bucket.task in names else OTHERS
             column[name] = column.get(name, 0.0) + bucket.items / size
     said = "; ".join(f"{task} {words.count(sums[task], 'item')}" for task in tasks)
-    shapes = _stacked(rates, names, "%H:%M" if HOURS[span] <= 24 else "%a %d")
+    shapes = _stacked(rates, names, TICK_S[span])
     picture = _svg("chart", (WIDTH, HEIGHT), f"Items a second over the last {span}: {said}", shapes)
-    return _scrolled(picture) + _legend([(f"series-{at}", name) for at, name in enumerate(names, 1)]) + _table(buckets)
+    legend = _legend([(f"series-{at}", name) for at, name in enumerate(names, 1)])
+    rows = ((f"{start:%Y-%m-%d %H:%M}", *counted) for start, *counted in buckets)
+    return _scrolled(picture) + legend + _table(("From, UTC", "Task"), ("Items", "Failed", "Tokens"), rows)
 
 
 def pace(pieces: "Sequence[Pace]") -> Markup:
@@ -117,7 +127,9 @@ def pace(pieces: "Sequence[Pace]") -> Markup:
     about = Markup('<p class="muted small">{:%H:%M:%S} to {:%H:%M:%S} UTC, at best {}</p>').format(
         first, last + size, best
     )
-    return _scrolled(_svg("chart", (WIDTH, PACE), f"Items over time, at best {best}", bars)) + about
+    rows = ((f"{each.start_at:%Y-%m-%d %H:%M:%S}", each.items, each.tokens) for each in pieces)
+    picture = _scrolled(_svg("chart", (WIDTH, PACE), f"Items over time, at best {best}", bars))
+    return picture + about + _table(("From, UTC",), ("Items", "Tokens"), rows)
 
 
 def timeline(phases: "Sequence[Phase]", now: datetime | None = None) -> Markup:
@@ -125,9 +137,11 @@ def timeline(phases: "Sequence[Phase]", now: datetime | None = None) -> Markup:
     moment = now or datetime.now(UTC)
     spans = [(each.name, ((each.end_at or moment) - each.start_at).total_seconds()) for each in phases]
     times = [(name, seconds) for name, seconds in spans if seconds > 0]
-    whole, x, bars = sum(seconds for _, seconds in times) or 1.0, 0.0, list[Rect]()
-    for name, seconds in times:
-        bars.append(Rect(f"phase-{name}", x, 0, WIDTH * seconds / whole, BAR))
+    whole, x, bars = sum(seconds for _, seconds in times), 0.0, list[Rect]()
+    shares = [(name, max(seconds / whole, LEAST)) for name, seconds in times]
+    room = sum(share for _, share in shares)
+    for name, share in shares:
+        bars.append(Rect(f"phase-{name}", x, 0, WIDTH * share / room, BAR))
         x += bars[-1].width
     named = [(f"phase-{name}", f"{name} {words.duration(seconds)}") for name, seconds in times]
     return _svg("bar", (WIDTH, BAR), ", ".join(text for _, text in named), bars, stretch=True) + _legend(named)
@@ -153,7 +167,9 @@ def runs(found: "Sequence[ScheduleRun]") -> Markup:
         items = words.count(run.n_items, "item") if run.n_items else "no items"
         title = f"{run.due_at:%Y-%m-%d %H:%M} UTC: {run.state}, {items}"
         bars.append(Rect(f"run-{run.state}", at * 7, RUN - tall, 5, tall, title))
-    return _svg("runs", (max(7 * len(found), 7), RUN), f"the last {words.count(len(found), 'run')}", bars)
+    ended = ", ".join(f"{count} {state}" for state, count in Counter(run.state for run in found).items())
+    said = f"the last {words.count(len(found), 'run')}: {ended}"
+    return _svg("runs", (max(7 * len(found), 7), RUN), said, bars)
 
 
 def sparkline(values: Sequence[float]) -> Markup:
@@ -182,7 +198,7 @@ def figures(found: Mapping[str, Mapping[str, Any]]) -> Markup:
                 Line("whisker", f"M{low:.1f} {y + 9.5}H{high:.1f}M{low:.1f} {y + 5.5}v8M{high:.1f} {y + 5.5}v8")
             )
     said = ", ".join(f"{name} {figure['value']:.3f}" for name, figure in found.items())
-    return _scrolled(_svg("chart", (WIDTH, max(26 * len(found), 1)), said, shapes))
+    return _scrolled(_svg("chart", (WIDTH, max(26 * len(found), 1)), said, shapes), from_end=False)
 
 
 def _told(cell: "Cell") -> str:
@@ -192,19 +208,21 @@ def _told(cell: "Cell") -> str:
     return f"{span}: {states}{failed}, tried {words.count(cell.attempts, 'time')}"
 
 
-def _stacked(rates: Mapping[datetime, Mapping[str, float]], names: Sequence[str], form: str) -> Iterator[Shape]:
+def _stacked(rates: Mapping[datetime, Mapping[str, float]], names: Sequence[str], tick_s: int) -> Iterator[Shape]:
     """Columns over an axis of time, with what their height means at the left."""
+    form = "%H:%M" if tick_s < DAY_S else "%a %d"
     most = _round_up(max((sum(column.values()) for column in rates.values()), default=0.0))
     tall, wide = HEIGHT - TOP - BOTTOM, (WIDTH - LEFT - RIGHT) / len(rates)
     for share in (0.0, 0.5, 1.0):
         y = TOP + tall * (1 - share)
         yield Line("grid", f"M{LEFT} {y:.1f}H{WIDTH - RIGHT}")
         yield Label(LEFT - 6, y + 4, words.short(most * share), "end")
-    every = max(1, len(rates) // 6)
     for at, (start, column) in enumerate(rates.items()):
         x, y = LEFT + at * wide, float(TOP + tall)
-        if at % every == every // 2:
-            yield Label(x + wide / 2, HEIGHT - 6, f"{start:{form}}", "middle")
+        if start.timestamp() % tick_s == 0:
+            yield Line("grid", f"M{x:.1f} {TOP + tall}v5")
+            if x < WIDTH - LABEL:
+                yield Label(x, HEIGHT - 4, f"{start:{form}}", "middle")
         for number, name in enumerate(names, 1):
             if rate := column.get(name):
                 y -= tall * rate / most
@@ -213,24 +231,25 @@ def _stacked(rates: Mapping[datetime, Mapping[str, float]], names: Sequence[str]
 
 
 def _round_up(value: float) -> float:
-    """To 1, 2 or 5 with zeros."""
-    size = 10.0 ** len(str(int(value))) if value >= 1 else 1.0
-    return next(each for each in (size / 10, size / 5, size / 2, size) if each >= value)
+    """To 1, 2 or 5 times a power of ten."""
+    size = 10.0 ** math.floor(math.log10(value)) if value > 0 else 1.0
+    return next(each for each in (size, 2 * size, 5 * size, 10 * size) if each >= value)
 
 
-def _table(buckets: "Sequence[Bucket]") -> Markup:
-    row = Markup('<tr><td>{:%Y-%m-%d %H:%M}<td>{}<td class="n">{:,}<td class="n">{:,}<td class="n">{:,}</tr>')
-    rows = Markup("").join(row.format(*each) for each in buckets)
+def _table(named: Sequence[str], counted: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markup:
+    """What a picture shows, to be read: columns of words, then columns of numbers."""
+    heads = Markup("").join(Markup("<th>{}").format(each) for each in named)
+    heads += Markup("").join(Markup('<th class="n">{}').format(each) for each in counted)
+    row = Markup("<tr>" + "<td>{}" * len(named) + '<td class="n">{:,}' * len(counted) + "</tr>")
     return Markup(
-        '<details><summary>As a table</summary><div class="wide" tabindex="0"><table><thead><tr><th>From, UTC<th>Task'
-        '<th class="n">Items<th class="n">Failed<th class="n">Tokens</tr></thead><tbody>{}</tbody></table></div>'
-        "</details>"
-    ).format(rows)
+        '<details><summary>As a table</summary><div class="wide" tabindex="0"><table><thead><tr>{}</tr></thead>'
+        "<tbody>{}</tbody></table></div></details>"
+    ).format(heads, Markup("").join(row.format(*each) for each in rows))
 
 
-def _scrolled(picture: Markup) -> Markup:
-    """On narrow screens its end is seen, the rest by scrolling."""
-    return Markup('<div class="wide latest" tabindex="0">{}</div>').format(picture)
+def _scrolled(picture: Markup, *, from_end: bool = True) -> Markup:
+    """On narrow screens one end is seen, the present of a time axis, the rest by scrolling."""
+    return Markup('<div class="wide{}" tabindex="0">{}</div>').format(" latest" if from_end else "", picture)
 
 
 def _legend(named: Sequence[tuple[str, str]]) -> Markup:

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -48,12 +48,13 @@ _log = logging.getLogger(__name__)
 
 
 class Piece(NamedTuple):
-    """Some of a text, and the labels that lie on it."""
+    """Some of a text, on which the same spans lie."""
 
     text: str
-    labels: tuple[str, ...]
-    kind: int = 1
-    """The colour of its first label, from 1."""
+    kind: int
+    """The colour of the innermost span's label, from 1; 0: no span lies on it."""
+    ended: tuple[str, ...]
+    """Labels of the spans that end with it, the innermost first."""
 
 
 class Marked(NamedTuple):
@@ -161,21 +162,20 @@ def _in_view(text: str, span: Mapping[str, Any] | None) -> tuple[int, int]:
 
 
 def _pieces(text: str, spans: Sequence[tuple[int, int, str]], cuts: set[int]) -> list[Piece]:
-    """One sweep over the borders; labels in the order in which their spans begin."""
-    begins, ends = Counter[int](), dict[int, list[tuple[int, int, str]]]()
+    """One sweep over the borders of spans (start, end, label)."""
     kinds = {name: at % KINDS + 1 for at, name in enumerate(dict.fromkeys(name for *_, name in spans))}
-    waiting = sorted(spans, key=lambda span: (span[0], -span[1]))[::-1]
-    for span in spans:
-        begins[span[0]] += 1
-        ends.setdefault(span[1], []).append(span)
-    lie, found = dict[tuple[int, int, str], None](), list[Piece]()
-    for low, high in pairwise(sorted({0, len(text), *cuts, *begins, *ends})):
-        for span in ends.get(low, ()):
-            lie.pop(span, None)
-        for _ in range(begins[low]):
-            lie[waiting.pop()] = None
-        labels = tuple(dict.fromkeys(name for *_, name in lie))
-        found.append(Piece(text[low:high], labels, kinds[labels[0]] if labels else 1))
+    begun, ended = defaultdict[int, list[int]](list), defaultdict[int, list[int]](list)
+    for number, (start, end, _) in enumerate(inward := sorted(spans, key=lambda span: (span[0], -span[1]))):
+        begun[start].append(number)
+        ended[end].append(number)
+    over, found = dict[int, str](), list[Piece]()
+    for low, high in pairwise(sorted({0, len(text), *cuts, *begun, *ended})):
+        for number in ended.get(low, ()):
+            del over[number]
+        over.update({number: inward[number][2] for number in begun.get(low, ())})
+        kind = kinds[over[next(reversed(over))]] if over else 0
+        names = dict.fromkeys(inward[number][2] for number in reversed(ended.get(high, ())))
+        found.append(Piece(text[low:high], kind, tuple(names)))
     return found
 
 

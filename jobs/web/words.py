@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
@@ -18,6 +19,8 @@ def count(number: float, noun: str = "") -> str:
 
 def short(number: float) -> str:
     """`12.3 k`, `4.5 M`: three digits."""
+    if 0 < number < 0.001:
+        return "< 0.001"
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if number >= size * 0.9995:
             return f"{number / size:.3g}{unit}"
@@ -47,7 +50,7 @@ def size(number: float) -> str:
     """`2.1 GB`, in thousands."""
     for unit in SIZES:
         if number < 999.5 or unit == SIZES[-1]:
-            return f"{number:.3g} {unit}"
+            return f"{number:.3g} {unit}" if number != 1 or unit != SIZES[0] else "1 byte"
         number /= 1000
     raise AssertionError
 
@@ -64,13 +67,21 @@ def percent(share: float) -> str:
 def ago(moment: datetime, now: datetime | None = None) -> Markup:
     """`5 min ago`, `in 2 h`, with the exact time to be looked at."""
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
-    size, unit = next((step for step in STEPS if abs(seconds) >= step[0]), STEPS[-1])
+    size, unit = _step(abs(seconds))
     whole = round(abs(seconds) / size)
     text = "now" if not whole else f"{whole} {unit} ago" if seconds > 0 else f"in {whole} {unit}"
     exact = moment.astimezone(UTC)
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         exact.isoformat(timespec="seconds"), f"{exact:%Y-%m-%d %H:%M:%S} UTC", text
     )
+
+
+def _step(seconds: float) -> tuple[float, str]:
+    """The unit to tell it in, by what it is when rounded: an hour less a second is not 60 min."""
+    for step, (below, _) in pairwise(STEPS):
+        if round(seconds / below) * below >= step[0]:
+            return step
+    return STEPS[-1]
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {

@@ -1,7 +1,8 @@
-"""Charts and words: what they say, and that nothing in them is markup."""
+"""Charts: what they show, that it can be read without seeing them, and that nothing in them is markup."""
 
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -12,9 +13,10 @@ from jobs.schemas import ScheduleRun
 from jobs.states import RunState
 from jobs.store.insight import Cell, Pace, Phase
 from jobs.store.overview import WIDTH_S, Bucket
-from jobs.web import charts, words
+from jobs.web import charts
 
 NOW = datetime(2026, 11, 27, 12, 30, tzinfo=UTC)
+STATIC = Path(charts.__file__).parent / "static"
 EVIL = '"><script>alert(1)</script>'
 
 
@@ -118,6 +120,7 @@ def test_runs_are_drawn_the_last_one_right() -> None:
     [picture] = _pictures(charts.runs(made))
 
     assert [each.attrib["class"] for each in picture] == ["run-empty", "run-submitted"]
+    assert picture.attrib["aria-label"] == "the last 2 runs: 1 submitted, 1 empty"
 
 
 def test_figures_carry_their_intervals() -> None:
@@ -131,55 +134,76 @@ def test_figures_carry_their_intervals() -> None:
     assert sum(each.attrib.get("class") == "whisker" for each in picture) == 1
 
 
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (0, "0 s"),
-        (0.44, "0.4 s"),
-        (9.96, "10 s"),
-        (59.6, "1 min"),
-        (125, "2 min 5 s"),
-        (3600, "1 h"),
-        (93_784, "1 d 2 h"),
-        (3601, "1 h"),
-    ],
-)
-def test_times_read_well(seconds: float, said: str) -> None:
-    assert words.duration(seconds) == said
+def test_an_axis_names_round_times_and_round_numbers() -> None:
+    late = NOW.replace(hour=12, minute=37, second=41)
+
+    labels = {
+        span: [each.text for each in _pictures(charts.throughput([], span, late))[0] if each.tag == "text"]
+        for span in charts.HOURS
+    }
+
+    assert labels["1h"] == ["0", "0.5", "1", "11:40", "11:50", "12:00", "12:10", "12:20", "12:30"]
+    assert labels["24h"][3:] == ["16:00", "20:00", "00:00", "04:00", "08:00", "12:00"]
+    assert labels["7d"][3:] == ["Sat 21", "Sun 22", "Mon 23", "Tue 24", "Wed 25", "Thu 26", "Fri 27"]
 
 
-@pytest.mark.parametrize(
-    ("share", "said"),
-    [(0.0, "0 %"), (1.0, "100 %"), (0.99999, "> 99.9 %"), (0.0001, "< 0.1 %"), (0.415, "41.5 %"), (0.9949, "99.5 %")],
-)
-def test_all_and_nothing_are_said_only_when_meant(share: float, said: str) -> None:
-    assert words.percent(share) == said
+@pytest.mark.parametrize("items", [1, 7, 999, 1000, 1001, 10**9])
+def test_columns_fill_at_least_two_fifths_of_their_scale(items: int) -> None:
+    [picture, *_] = _pictures(charts.throughput([Bucket(NOW, "ner", items, 0, 1)], "1h", NOW))
+
+    [column] = [each for each in picture if each.tag == "rect"]
+    room = charts.HEIGHT - charts.TOP - charts.BOTTOM
+    assert 0.39 * room <= float(column.attrib["height"]) <= room + 0.01
 
 
-def test_numbers_read_well() -> None:
-    assert words.count(1_234_567) == "1,234,567"
-    assert words.count(1, "job") == "1 job"
-    assert words.count(0, "job") == "0 jobs"
-    assert words.rate(12_345, "items") == "12.3 k items/s"
-    assert words.rate(999.9) == "1 k/s"
-    assert words.size(2_100_000_000) == "2.1 GB"
-    assert words.size(999) == "999 bytes"
+def test_the_shortest_phase_is_still_seen() -> None:
+    phases = [Phase("waiting", NOW - timedelta(days=2), NOW), Phase("running", NOW, NOW + timedelta(seconds=1))]
+
+    [picture, *_] = _pictures(charts.timeline(phases, NOW))
+
+    assert _widths(picture, "phase-running")[0] > 3
+    assert sum(float(each.attrib["width"]) for each in picture) == pytest.approx(charts.WIDTH, abs=0.1)
 
 
-@pytest.mark.parametrize(
-    ("ahead_s", "said"),
-    [
-        (0, "now"),
-        (-7, "7 s ago"),
-        (-59.4, "59 s ago"),
-        (-61, "1 min ago"),
-        (-7200, "2 h ago"),
-        (-200_000, "2 d ago"),
-        (90, "in 2 min"),
-    ],
-)
-def test_moments_are_near_or_far(ahead_s: float, said: str) -> None:
-    told = words.ago(NOW + timedelta(seconds=ahead_s), NOW)
+def test_pictures_are_told_in_words_and_tables() -> None:
+    table = str(charts.pace([Pace(NOW, 1234, 56_789)]))
+    [runs] = _pictures(charts.runs([]))
+    throughput = str(charts.throughput([Bucket(NOW, EVIL, 1234, 5, 6)], "1h", NOW))
 
-    assert f">{said}</time>" in told
-    assert "2026-11-2" in told
+    assert '<td>2026-11-27 12:30:00<td class="n">1,234<td class="n">56,789</tr>' in table
+    assert runs.attrib["role"] == "img"
+    assert "<td>&#34;&gt;&lt;script&gt;alert(1)&lt;/script&gt;<td" in throughput
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_colour_stands_out_from_the_card(scheme: str) -> None:
+    """WCAG 1.4.11: 3 to 1 for what a picture is read by; 1.4.3: 4.5 to 1 for words."""
+    colours = _colours(scheme)
+
+    for name in ("ok", "bad", *(f"series-{at}" for at in range(1, charts.SERIES + 1))):
+        assert _contrast(colours[name], colours["card"]) >= 3, name
+    assert _contrast(colours["muted"], colours["card"]) >= 4.5
+    assert _contrast(colours["mark-ink"], colours["mark"]) >= 4.5
+    assert _contrast(colours["ok"], colours["rest"]) >= 3
+    assert _contrast(colours["bad"], colours["rest"]) >= 3
+
+
+def _colours(scheme: str) -> dict[str, str]:
+    """The custom properties in force."""
+    css = "".join((STATIC / name).read_text("utf-8") for name in ("app.css", "rendering.css"))
+    found = re.findall(r"(prefers-color-scheme: dark\) \{\s*)?:root \{(.*?)\}", css, re.DOTALL)
+    blocks = [body for dark, body in sorted(found) if scheme == "dark" or not dark]
+    return dict(re.findall(r"--([\w-]+): #(\w+)", " ".join(blocks)))
+
+
+def _contrast(one: str, other: str) -> float:
+    dark, light = sorted((_luminance(one), _luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    """Relative, as WCAG 2.2 defines it."""
+    whole = "".join(2 * each for each in colour) if len(colour) == 3 else colour
+    shares = [int(whole[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    red, green, blue = (each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
