@@ -175,16 +175,15 @@ class Overview:
         return self._db.read(work)
 
     def state_counts(self, tenant: str | None = None, wanted: JobFilter | None = None) -> dict[str, int]:
-        """How many jobs the filter finds in each state, and of them `paused`, whatever states it asks for itself."""
+        """How many jobs the filter finds in each state, those that are paused as `paused`, whatever states it asks for
+        itself."""
         anywhere = replace(wanted or JobFilter(), states=None, paused=None)
         counted = select(jobs.c.state, jobs.c.control, func.count()).where(*finding.conditions(tenant, anywhere))
 
         def work(connection: Connection) -> dict[str, int]:
             counts = Counter[str](dict.fromkeys((*map(str, JobState), "paused"), 0))
             for state, control, count in connection.execute(counted.group_by(jobs.c.state, jobs.c.control)):
-                counts[state] += count
-                if control == Control.PAUSE and state not in FINAL:
-                    counts["paused"] += count
+                counts["paused" if control == Control.PAUSE and state not in FINAL else state] += count
             return dict(counts)
 
         return self._db.read(work)
