@@ -7,11 +7,11 @@ import orjson
 from sqlalchemy import Connection, Row, select
 
 from jobs.schemas import DIRECT_LABEL
-from jobs.states import DeliveryState
+from jobs.states import DeliveryState, JobState
 from jobs.store import ids
 from jobs.store.clock import now
 from jobs.store.dialect import Database
-from jobs.store.tables import batches, deliveries, webhooks
+from jobs.store.tables import batches, deliveries, schedule_runs, schedules, webhooks
 
 
 def job_ended(database: Database, connection: Connection, job: Row[Any], state: str, error: str | None = None) -> None:
@@ -27,6 +27,8 @@ def job_ended(database: Database, connection: Connection, job: Row[Any], state: 
     event = f"job.{state}"
     wanted = [hook.id for hook in found if event in hook.events or hook.id == job.webhook_id]
     _write(database, connection, wanted, event, ids.public(job.id), about)
+    if job.schedule_run_id is not None and state in (JobState.FAILED, JobState.EXPIRED):
+        _run_ended(database, connection, job, error or f"its job is {state}")
     if job.idempotency_key is not None:
         mine = select(batches.c.id).where(batches.c.id == job.idempotency_key, batches.c.tenant == job.tenant)
         if connection.execute(mine).first() is not None:
@@ -43,11 +45,19 @@ def batch_ended(database: Database, connection: Connection, tenant: str, batch_i
 def run_failed(
     database: Database, connection: Connection, tenant: str, schedule_id: str, name: str, due_at: datetime, why: str
 ) -> None:
-    """Announce that no job could be made of a schedule's due time."""
+    """Announce that a due time of a schedule came to nothing: no job could be made of it, or its job failed."""
     event = "schedule.run_failed"
     wanted = [hook.id for hook in _listeners(connection, tenant) if event in hook.events]
     about = {"id": schedule_id, "name": name, "due_at": due_at.isoformat(), "error": why}
     _write(database, connection, wanted, event, f"{schedule_id}/{due_at.isoformat()}", about)
+
+
+def _run_ended(database: Database, connection: Connection, job: Row[Any], why: str) -> None:
+    """Announce that the job of a schedule's run came to nothing."""
+    due = select(schedules.c.id, schedules.c.name, schedule_runs.c.due_at).join(schedule_runs)
+    run = connection.execute(due.where(schedule_runs.c.id == job.schedule_run_id)).one_or_none()
+    if run is not None:  # the schedule may be removed by now
+        run_failed(database, connection, job.tenant, run.id, run.name, run.due_at, why)
 
 
 def tried(database: Database, connection: Connection, webhook_id: str) -> str:

@@ -301,6 +301,30 @@ def test_a_run_that_fails_says_why_and_tells_webhooks(
     assert (told["id"], told["name"], told["error"]) == (schedule.id, "hourly", run.note)
 
 
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_run_whose_job_fails_tells_webhooks_too(
+    store: Store, make: Make, fire: Callable[..., None], removed: bool
+) -> None:
+    hook, _ = store.webhooks.create("default", "https://example.com/", ["schedule.run_failed"])
+    schedule = make()
+    come(store, schedule)
+    fire()
+    (run,) = store.schedules.runs(schedule.id)
+    assert run.job_id is not None
+    if removed:
+        store.schedules.delete(schedule.id)
+
+    store.jobs.fail(run.job_id, "its model broke")
+    store.jobs.fail(run.job_id, "again")
+
+    sent = store.webhooks.deliveries(hook.id)
+    assert [each.event for each in sent] == ([] if removed else ["schedule.run_failed"])
+    if not removed:
+        body = store._db.read(lambda connection: connection.exec_driver_sql("SELECT body FROM deliveries").scalar_one())
+        told = orjson.loads(body)["data"]
+        assert (told["id"], told["due_at"], told["error"]) == (schedule.id, run.due_at.isoformat(), "its model broke")
+
+
 def test_missed_times_are_noted(store: Store, make: Make, fire: Callable[..., None]) -> None:
     schedule = make()
     come(store, schedule, ago_s=3 * 3600 + 100)
