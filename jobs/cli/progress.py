@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from jobs.durations import duration
 from jobs.schemas import Job, TimeEstimate
 
 BAR, LEAST_BAR = 32, 12
@@ -86,17 +87,6 @@ def state(job: Job) -> str:
 def done(job: Job) -> int:
     """Items that have a result."""
     return job.counts.ok + job.counts.error
-
-
-def duration(seconds: float) -> str:
-    """`850 ms`, `12 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`."""
-    whole = max(0, round(seconds))
-    if 0 <= seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    for unit, size, below, part in (("d", 86_400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if whole >= size:
-            return f"{whole // size} {unit}" + (f" {whole % size // part} {below}" if whole % size // part else "")
-    return f"{whole} s"
 
 
 def _bar(job: Job, columns: int) -> str:

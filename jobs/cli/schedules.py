@@ -248,7 +248,7 @@ def _next(times: list[datetime]) -> str:
 
 
 def _due(found: "Schedule") -> str:
-    from jobs.cli.progress import duration
+    from jobs.durations import duration
 
     if found.paused:
         return "paused"

@@ -3,7 +3,7 @@
 import json
 
 from jobs.cli.output import Tally
-from jobs.cli.progress import duration
+from jobs.durations import duration
 from jobs.schemas import Job
 
 

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from jobs.cli import ERROR, ITEMS_FAILED
-from jobs.cli.progress import canary, done, duration, lateness, waits
+from jobs.cli.progress import canary, done, lateness, waits
 from jobs.cli.table import facts, table
+from jobs.durations import duration
 from jobs.errors import UsageError
 from jobs.schemas import Job
 from jobs.states import Control, JobState

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
+from jobs.durations import duration
 from jobs.store.overview import WIDTH_S
 from jobs.web import words
 
@@ -143,7 +144,7 @@ def timeline(phases: "Sequence[Phase]", now: datetime | None = None) -> Markup:
     for name, share in shares:
         bars.append(Rect(f"phase-{name}", x, 0, WIDTH * share / room, BAR))
         x += bars[-1].width
-    named = [(f"phase-{name}", f"{name} {words.duration(seconds)}") for name, seconds in times]
+    named = [(f"phase-{name}", f"{name} {duration(seconds)}") for name, seconds in times]
     return _svg("bar", (WIDTH, BAR), ", ".join(text for _, text in named), bars, stretch=True) + _legend(named)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from jobs.durations import duration
+
 SIZES = ("bytes", "kB", "MB", "GB", "TB")
 STEPS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
@@ -30,20 +32,6 @@ def short(number: float) -> str:
 def rate(per_s: float, noun: str = "") -> str:
     """`12.3 k items/s`, or without a noun `12.3 k/s`."""
     return f"{short(per_s)}{' ' if noun else ''}{noun}/s"
-
-
-def duration(seconds: float) -> str:
-    """`2 d 3 h`, `3 min 5 s`, `0.4 s`: two units at most."""
-    if seconds < 10:
-        return f"{max(seconds, 0.0):.1f} s".replace(".0 s", " s")
-    left, parts = round(seconds), list[str]()
-    for size, unit in STEPS:
-        whole, left = divmod(left, int(size))
-        if whole:
-            parts.append(f"{whole} {unit}")
-        elif parts:
-            break
-    return " ".join(parts[:2])
 
 
 def size(number: float) -> str:

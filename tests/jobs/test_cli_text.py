@@ -1,4 +1,4 @@
-"""What the command line reads and prints, without processes: params, tables, durations, URLs, views."""
+"""What the command line reads and prints, without processes: params, tables, URLs, views."""
 
 import io
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ import pytest
 
 from jobs.cli import params, view
 from jobs.cli.output import Tally
-from jobs.cli.progress import duration, figures, waiting
+from jobs.cli.progress import figures, waiting
 from jobs.cli.reporters import JsonLines, PlainLines, reporter
 from jobs.cli.summary import interrupted, summary
 from jobs.cli.table import facts, table
@@ -61,23 +61,6 @@ def test_a_deadline_without_a_zone_is_utc(given: str) -> None:
 def test_a_deadline_that_is_no_time_is_refused_with_one_that_is() -> None:
     with pytest.raises(click.BadParameter, match=r"'tomorrow'.*such as 2027-01-31"):
         params.moment("tomorrow")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.25, "250 ms"),
-        (12, "12 s"),
-        (60, "1 min"),
-        (200, "3 min 20 s"),
-        (7500, "2 h 5 min"),
-        (356_400, "4 d 3 h"),
-        (59.6, "1 min"),
-        (-3, "0 s"),
-    ],
-)
-def test_durations_read_naturally(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(

@@ -12,23 +12,6 @@ NOW = datetime(2026, 11, 27, 12, 30, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (0, "0 s"),
-        (0.44, "0.4 s"),
-        (9.96, "10 s"),
-        (59.6, "1 min"),
-        (125, "2 min 5 s"),
-        (3600, "1 h"),
-        (93_784, "1 d 2 h"),
-        (3601, "1 h"),
-    ],
-)
-def test_times_read_well(seconds: float, said: str) -> None:
-    assert words.duration(seconds) == said
-
-
-@pytest.mark.parametrize(
     ("share", "said"),
     [(0.0, "0 %"), (1.0, "100 %"), (0.99999, "> 99.9 %"), (0.0001, "< 0.1 %"), (0.415, "41.5 %"), (0.9949, "99.5 %")],
 )
