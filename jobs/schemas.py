@@ -2,12 +2,15 @@
 
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from jobs.errors import ItemErrorCode
 from jobs.states import CanaryState, Control, DeliveryState, JobState, RunState
+
+if TYPE_CHECKING:
+    from jobs.corpus import Fields
 
 CustomId = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
 """Any Unicode but NUL, which PostgreSQL cannot store; unique in its job."""
@@ -292,7 +295,37 @@ Misfire = Literal["skip", "last", "all"]
 """When due times were missed, as nobody was there to fire: leave them out, fire the last one, or all of them."""
 
 
-class ScheduleSpec(BaseModel):
+class Selection(BaseModel):
+    """Which rows and columns of an input become items; `jobs.corpus.Rows` says what each means exactly."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    text_field: Name | None = None
+    """The input's field for the task's main field, where it has another name."""
+    id_field: Name | None = None
+    """The input's field for `custom_id`, where it has another name."""
+    map: dict[str, str] = Field(default_factory=dict)
+    """An item's field, and the input's column that it is; `doc.body` is the `body` inside of `doc`."""
+    template: str | None = None
+    """The main field, made of columns: `Title: {title}`."""
+    where: str | None = None
+    """Only rows of which this is true: `lang = 'en' and stars >= 4`."""
+    limit: int | None = None
+    """Only so many rows, the first."""
+    sample: int | None = None
+    """Only so many rows, drawn by chance and left in their order."""
+    seed: int = 0
+    """Of the sample: the same seed draws the same rows of the same input."""
+
+    def fields(self, main_field: str) -> "Fields":
+        """The same for a source of items of that main field. Raises InvalidInput."""
+        from jobs.corpus import Fields, Rows
+
+        rows = {name: getattr(self, name) for name in ("map", "template", "where", "limit", "sample", "seed")}
+        return Fields(main=main_field, text=self.text_field, id=self.id_field, rows=Rows(**rows))
+
+
+class ScheduleSpec(Selection):
     """What a schedule submits, and when."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -303,15 +336,6 @@ class ScheduleSpec(BaseModel):
     )
     """Files and folders on the machines that fire, as the command line takes them."""
     format: Name | None = None
-    text_field: Name | None = None
-    id_field: Name | None = None
-    map: dict[str, str] = Field(default_factory=dict)
-    """As the others up to `seed` like `jobs.corpus.Rows`: which rows become items, and of what."""
-    template: str | None = None
-    where: str | None = None
-    limit: int | None = None
-    sample: int | None = None
-    seed: int = 0
     model: Name | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     queue: QueueName = "default"

@@ -81,16 +81,13 @@ def stored_source(
     *,
     form: str,
     shown: str,
-    text_field: str | None = None,
-    id_field: str | None = None,
-    main_field: str = "text",
+    fields: Fields,
     max_line_bytes: int = MAX_LINE_BYTES,
 ) -> Source:
     """The items of bytes that never change and can be opened as often as one likes, in the format of that name.
 
     `shown`: what messages call them.
     """
-    fields = Fields(main=main_field, text=text_field, id=id_field)
     place = Place(shown, Path(shown), opened)
     return FileSource([(replace(_named(form), version=lambda _: None), place)], fields, max_line_bytes)
 

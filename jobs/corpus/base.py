@@ -109,11 +109,12 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A source that the operator of a deployment has named (`jobs.connections`), and which field of its is which."""
+    """A source that the operator of a deployment has named (`jobs.connections`), and what of it becomes items."""
 
     name: str
     text_field: str | None = None
     id_field: str | None = None
+    rows: Rows = EVERY_ROW
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ import uuid
 from base64 import b64encode
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -240,8 +240,8 @@ def _with_items(
 ) -> Steps[bytes]:
     """Send the items along: as they are, many of them as a file, or the name of a source."""
     if isinstance(items, Named):
-        named = {"source": items.name, "text_field": items.text_field, "id_field": items.id_field}
-        call.body = orjson.dumps({**given, **{name: value for name, value in named.items() if value is not None}})
+        named = {"source": items.name, "text_field": items.text_field, "id_field": items.id_field, **asdict(items.rows)}
+        call.body = orjson.dumps({**given, **{name: value for name, value in named.items() if value}})
         return (yield call).content
     with _spooled(items if isinstance(items, Source) else ItemSource(items, main_field)) as spooled:
         if spooled.tell() > INLINE_BYTES:

@@ -17,10 +17,10 @@ from jobs.errors import (
     UsageError,
 )
 from jobs.schedules import times
-from jobs.schedules.making import fields
 from jobs.schemas import Job
 from jobs.states import JobState, RunState
 from jobs.store.schedules import Firing
+from jobs.tasks import find
 
 if TYPE_CHECKING:
     from jobs.client import Client
@@ -212,7 +212,7 @@ def _looks(firing: Firing) -> bool:
 
 def _source(firing: Firing, settings: "Settings") -> "Source":
     spec = firing.schedule.spec
-    wanted = fields(spec)
+    wanted = spec.fields(find(spec.task).main_field)
     if spec.inputs[0].startswith(connections.PREFIX):
         name = spec.inputs[0].removeprefix(connections.PREFIX)
         return connections.source(settings, name, firing.schedule.tenant, wanted)

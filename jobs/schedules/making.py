@@ -3,12 +3,11 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from jobs.corpus import Fields, Rows
 from jobs.errors import InvalidParams
 from jobs.exporting import checked
 from jobs.schedules import times
 from jobs.schemas import MOST_NAME, Schedule, ScheduleSpec
-from jobs.tasks import find, resolve
+from jobs.tasks import resolve
 
 if TYPE_CHECKING:
     from jobs.client import Client
@@ -19,7 +18,7 @@ def add(store: "Store", client: "Client", name: str, spec: ScheduleSpec, *, tena
     """A new schedule of this name. Raises InvalidParams, InvalidInput, UnknownTask, UnknownModel, ModelMismatch."""
     times.check(spec)
     task, given = resolve(spec.task, spec.params)
-    fields(spec)
+    spec.fields(task.main_field)
     registry = client.registry_of(tenant)
     registry.check(task, spec.model or registry.only(task).name, given)
     if not name or len(name) > MOST_NAME or "\0" in name:
@@ -30,12 +29,6 @@ def add(store: "Store", client: "Client", name: str, spec: ScheduleSpec, *, tena
     if first is None:
         raise InvalidParams(f"ends_at {spec.ends_at} leaves no time at which schedule {name!r} is due")
     return store.schedules.create(tenant, name, spec, first)
-
-
-def fields(spec: ScheduleSpec) -> Fields:
-    """What of its inputs becomes items. Raises InvalidInput."""
-    asked = {name: getattr(spec, name) for name in ("map", "template", "where", "limit", "sample", "seed")}
-    return Fields(main=find(spec.task).main_field, text=spec.text_field, id=spec.id_field, rows=Rows(**asked))
 
 
 def resume(store: "Store", schedule_id: str) -> Schedule:

@@ -11,6 +11,7 @@ import orjson
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, UploadFile
 from fastapi.responses import Response
+from pydantic import ValidationError
 from starlette.datastructures import FormData
 
 from jobs.api.asking import answers
@@ -18,9 +19,9 @@ from jobs.api.openai.files import tidy
 from jobs.api.problems import HttpProblem
 from jobs.corpus import Source, stored_source
 from jobs.errors import InvalidInput, InvalidItems, TextmillError
-from jobs.schemas import DIRECT_LABEL, Estimate
+from jobs.schemas import DIRECT_LABEL, Estimate, Selection
 from jobs.store.files import new_file_id
-from jobs.tasks import AnyTask, all_tasks, find
+from jobs.tasks import AnyTask, all_tasks, explain, find
 from jobs.web import forms, results
 from jobs.web.pages import Look, Looks, moved, page, rendered
 
@@ -38,7 +39,8 @@ FORMATS = ("auto", "jsonl", "csv", "text")
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "text"}
 SHOWN = 20
 """Wrong lines that are listed."""
-OURS = ("task", "model", "items", "format", "text_field", "id_field", "labels", "keep", "queue", "file", "on_invalid")
+SELECTING = ("text_field", "id_field", "map", "template", "where", "limit")
+OURS = ("task", "model", "items", "format", *SELECTING, "labels", "keep", "queue", "file", "on_invalid")
 
 router = APIRouter()
 
@@ -54,6 +56,11 @@ class Draft:
     format: str = "auto"
     text_field: str = ""
     id_field: str = ""
+    map: str = ""
+    """`title=doc.title, lang=language`: an item's fields, and the columns that they are."""
+    template: str = ""
+    where: str = ""
+    limit: str = ""
     labels: str = ""
     """`team=news edition=morning`."""
     keep: str = ""
@@ -153,11 +160,32 @@ def _opened(look: Look, draft: Draft, opened: Any, form: str, shown: str) -> Sou
         opened,
         form=form,
         shown=shown,
-        text_field=draft.text_field or None,
-        id_field=draft.id_field or None,
-        main_field=find(draft.task).main_field,
+        fields=_selected(draft).fields(find(draft.task).main_field),
         max_line_bytes=look.service.settings.max_line_bytes,
     )
+
+
+def _selected(draft: Draft) -> Selection:
+    """Which rows and columns become items. Raises InvalidInput."""
+    pairs = dict[str, str]()
+    for pair in filter(None, map(str.strip, draft.map.split(","))):
+        name, equals, column = map(str.strip, pair.partition("="))
+        if not equals or name in pairs:
+            raise InvalidInput(f"columns: {pair[:100]!r} is not FIELD=COLUMN, each field once")
+        pairs[name] = column
+    if draft.limit and not draft.limit.isdecimal():
+        raise InvalidInput(f"rows: {draft.limit[:100]!r} is not a whole number")
+    try:
+        return Selection(
+            text_field=draft.text_field or None,
+            id_field=draft.id_field or None,
+            map=pairs,
+            template=draft.template.replace("\r\n", "\n") or None,
+            where=draft.where or None,
+            limit=int(draft.limit) if draft.limit else None,
+        )
+    except ValidationError as error:
+        raise InvalidInput("\n".join(explain(error))) from error
 
 
 def _by_name(filename: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobs.client import Client
-from jobs.corpus import Named
+from jobs.corpus import Named, Rows
 from jobs.errors import InvalidSettings
 from jobs.exporting import Exporter
 from jobs.queue import Queue
@@ -77,8 +77,11 @@ def test_clients_name_them_too(
 ) -> None:
     tickets = Named("tickets", text_field="body", id_field="id")
 
+    some = Named("tickets", rows=Rows(map={"text": "body"}, where="id != 'b'"))
+
     with Client(serve(**named).url) as remote:
         far = remote.submit("classify", tickets, model="fake", sink="labels")
+        assert remote.submit("classify", some, model="fake").job.counts.total == 2
     with Client(settings(**named), store=store) as local:
         near = local.submit("classify", tickets, model="fake", sink="connection:labels")
 
@@ -148,6 +151,7 @@ def test_a_schedule_over_a_named_source_fires(
         "task": "classify",
         "model": "fake",
         "text_field": "body",
+        "where": "id != 'b'",
         "every_s": 3600,
         "sink": "labels",
     }
@@ -166,7 +170,7 @@ def test_a_schedule_over_a_named_source_fires(
     scheduler.stop()
 
     [run] = api.get("/schedules/hourly/runs").json()["data"]
-    assert (run["state"], run["n_items"]) == ("submitted", 3)
+    assert (run["state"], run["n_items"]) == ("submitted", 2)
     export = store.exports.get(run["job_id"])
     assert export is not None
     assert export.target == "connection:labels"

@@ -437,6 +437,12 @@ def uploaded(api: Api, content: bytes) -> str:
         (b'{"text": "a"}\n\n"b"\n', {}, ["0", "1"]),
         (b"body,key\na,x\nb,y\n", {"format": "csv", "text_field": "body", "id_field": "key"}, ["x", "y"]),
         (b"a\nb\n", {"format": "text"}, ["0", "1"]),
+        (
+            b"key,title,stars\na,x,3\nb,y,5\nc,z,4\nd,w,5\n",
+            {"format": "csv", "map": {"custom_id": "key"}, "template": "{title}!", "where": "stars >= '4'", "limit": 2},
+            ["b", "c"],
+        ),
+        (b'{"a": {"b": "x"}, "n": 7}\n', {"map": {"text": "a.b", "custom_id": "n"}, "sample": 1, "seed": 2}, ["7"]),
     ],
 )
 def test_a_file_is_the_items_of_a_job(api: Api, work: Work, content: bytes, wanted: Any, ids: list[str]) -> None:
@@ -464,6 +470,11 @@ def test_a_file_is_the_items_of_a_job(api: Api, work: Work, content: bytes, want
         (b"a\n", {"file": None}, "one of items, a file and a source"),
         (b"a\n", {"file": None, "items": ["a"], "format": "csv"}, "format says something of a file"),
         (b"a\n", {"file": "file-0"}, "unknown_file"),
+        (b"a\n", {"file": None, "items": ["a"], "where": "text = 'a'"}, "where says something of a file"),
+        (b'{"text": "a"}\n', {"where": "text ="}, "the filter cannot be read"),
+        (b'{"text": "a"}\n', {"template": "{title}"}, "no field 'title'"),
+        (b'{"text": "a"}\n', {"map": {"text": "b"}, "text_field": "c"}, "field 'text' is made twice"),
+        (b'{"text": "a"}\n', {"limit": 0}, "limit is 0"),
         (b"a\n", {"format": "text", "priority": 101}, "priority"),
     ],
 )
@@ -531,8 +542,9 @@ def test_a_client_goes_on_where_its_connection_broke(
     job = submit(f"http://127.0.0.1:{proxy.port}", items)
 
     assert job.counts.total == 4000
-    assert len(starts) == 2
-    assert 1_000_000 < starts[1] < 2_100_000
+    # The server may be asked for its offset before it has noticed the break, and then refuses a piece from there.
+    assert starts in ([0, starts[-1]], [0, 0, starts[-1]])
+    assert 1_000_000 < starts[-1] < 2_100_000
     until(lambda: names(files) == set())
 
 

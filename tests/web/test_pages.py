@@ -201,11 +201,15 @@ def test_a_job_is_tried_and_submitted_from_the_form(world: World, pages: httpx2.
 def test_an_uploaded_file_is_kept_from_the_trial_to_the_submit(
     world: World, pages: httpx2.Client, working: None
 ) -> None:
-    wanted = {"task": "classify", "model": "fake", "text_field": "body", "id_field": "no"}
-    upload = {"upload": ("reviews.csv", b"no,body\na,fine\nb,bad\n", "text/csv")}
+    wanted = {"task": "classify", "model": "fake", "id_field": "no", "template": "{title}: {body}", "keep": "language"}
+    wanted |= {"map": "language = lang", "where": "lang = 'en'", "limit": "2"}
+    content = b"no,title,body,lang\na,First,fine,en\nb,Second,mal,fr\nc,Third,bad,en\nd,Fourth,so so,en\n"
+    upload = {"upload": ("reviews.csv", content, "text/csv")}
 
     tried = pages.post("/jobs/new", data={**wanted, "step": "preview"}, files=upload)
     assert tried.status_code == 200, tried.text
+    assert "First: fine" in tried.text
+    assert "Fourth" not in tried.text
     file = re.search(r'name="file" value="(file-\w+)"', tried.text)
     assert file is not None
 
@@ -225,6 +229,10 @@ def test_an_uploaded_file_is_kept_from_the_trial_to_the_submit(
         ({"items": "x", "model": "absent"}, "absent"),
         ({"items": "x", "queue": "no such/name"}, "queue"),
         ({"file": "file-0", "items": ""}, "no file"),
+        ({"items": "x", "map": "title"}, "is not FIELD=COLUMN"),
+        ({"items": "x", "limit": "few"}, "is not a whole number"),
+        ({"items": "x", "text_field": "n" * 300}, "text_field"),
+        ({"items": '{"text": "x"}', "where": "text ="}, "the filter cannot be read"),
     ],
 )
 def test_what_is_wrong_with_a_form_is_told_and_what_was_typed_stays(

@@ -26,6 +26,7 @@ from jobs.schemas import (
     Schedule,
     ScheduleRun,
     Scope,
+    Selection,
     Tenant,
     Used,
     Webhook,
@@ -71,10 +72,10 @@ class Wanted(BaseModel):
     """Whether a line that cannot be an item refuses the whole job, or is left out and listed."""
 
 
-class WithItems(BaseModel):
-    """Items, or the file or source that they are in."""
+class WithItems(Selection):
+    """Items, or the file or source that they are in, and what of that becomes items."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     items: list[Any] | None = Field(default=None, min_length=1)
     """Objects in the task's shape, or texts, which stand for its main field."""
@@ -84,16 +85,13 @@ class WithItems(BaseModel):
     """A connection that the operator has named (`GET /connections`), instead of `items`."""
     format: Literal["jsonl", "csv", "text"] | None = None
     """What the file is; JSON Lines if left out."""
-    text_field: str | None = Field(default=None, max_length=256)
-    """The file's or source's field for the task's main field, where it has another name."""
-    id_field: str | None = Field(default=None, max_length=256)
-    """The file's or source's field for `custom_id`, where it has another name."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if sum(each is not None for each in (self.items, self.file, self.source)) != 1:
             raise ValueError("give one of items, a file and a source")
-        named = [name for name in ("text_field", "id_field", "format") if getattr(self, name) is not None]
+        of_files = ("format", *Selection.model_fields)
+        named = [name for name in of_files if getattr(self, name)]
         if self.items is not None and named:
             raise ValueError(f"{named[0]} says something of a file, and items are given")
         if self.source is not None and self.format is not None:
@@ -145,10 +143,10 @@ class ConnectionInfo(Frozen):
     """Results may be written there."""
 
 
-class ScheduleWanted(BaseModel):
+class ScheduleWanted(Selection):
     """A schedule over a source that the operator has named."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1, max_length=MOST_NAME)
     task: Name
@@ -156,8 +154,6 @@ class ScheduleWanted(BaseModel):
     """A connection (`GET /connections`)."""
     sink: Name | None = None
     """A connection, where each run's results go."""
-    text_field: Name | None = None
-    id_field: Name | None = None
     model: Name | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     queue: QueueName = "default"
