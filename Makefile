@@ -12,6 +12,8 @@ PY := $(VENV)/bin/python
 PIP := PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 $(PY) -m pip install -qq -c constraints.txt
 # With the environment's own, pinned build tools an install repeats exactly and needs no second environment.
 INSTALL := $(PIP) hatchling editables && $(PIP) --no-build-isolation
+# Tests start hundreds of processes: where the environment forbids bytecode files, each would compile all of Textmill.
+export PYTHONDONTWRITEBYTECODE :=
 PINS := pyproject.toml constraints.txt
 TORCH := torch==2.13.0
 

@@ -94,8 +94,14 @@ def test_results_come_as_they_finish_each_once(client: HttpClient, work: Work) -
     assert seen == list(range(1500))
 
 
-def test_run_submits_waits_and_reads(client: HttpClient, work: Work) -> None:
-    later = threading.Timer(0.3, work)
+def test_run_submits_waits_and_reads(client: HttpClient, store: Store, work: Work) -> None:
+    def work_once_there_is_some() -> None:
+        until = time.monotonic() + 20
+        while not store.jobs.list(states=[JobState.QUEUED]) and time.monotonic() < until:
+            time.sleep(0.02)
+        work()
+
+    later = threading.Thread(target=work_once_there_is_some)
     later.start()
 
     results = client.run("classify", ["a", " "], model="fake", timeout=20)
