@@ -10,7 +10,9 @@ from typing import Any, Literal, get_args
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Select, and_, false, func, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, String, and_, false, func, literal, or_, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from jobs.errors import InvalidParams, UnknownJob
 from jobs.states import Control, JobState
@@ -62,7 +64,7 @@ def conditions(tenant: str | None, wanted: JobFilter) -> list[ColumnElement[bool
     equal = {"tenant": tenant, "task": wanted.task, "model": wanted.model, "queue": wanted.queue}
     found += [jobs.c[name] == value for name, value in equal.items() if value is not None]
     for name, label in wanted.labels.items():
-        value = jobs.c.labels[name].as_string()
+        value = _label(jobs.c.labels, literal(name, String()))
         found.append(value.is_not(None) if label is None else value == label)
     if wanted.created_after is not None:
         found.append(jobs.c.created_at >= wanted.created_after)
@@ -97,6 +99,28 @@ def page(
     found = connection.execute(ordered.limit(limit + 1)).all()
     more = len(found) > limit
     return [row[-1] for row in found[:limit]], _cursor(found[limit - 1], sort, descending) if more else None
+
+
+class _label(FunctionElement[str]):  # noqa: N801
+    """`_label(labels, name)` is the label of that name, null if there is none.
+
+    Not SQLAlchemy's index: SQLite's JSON paths find no name with a quotation mark in it.
+    """
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(_label, "postgresql")
+def _label_postgresql(element: _label, compiler: Any, **kw: Any) -> str:
+    labels, name = (compiler.process(each, **kw) for each in element.clauses)
+    return f"({labels} ->> {name})"
+
+
+@compiles(_label, "sqlite")
+def _label_sqlite(element: _label, compiler: Any, **kw: Any) -> str:
+    labels, name = (compiler.process(each, **kw) for each in element.clauses)
+    return f"(SELECT value FROM json_each({labels}) WHERE key = {name})"
 
 
 def _state(name: str) -> str:

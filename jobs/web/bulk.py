@@ -11,7 +11,7 @@ from jobs.api.service import Service
 from jobs.errors import TextmillError
 from jobs.web import filters
 from jobs.web.joblist import Where
-from jobs.web.pages import Looks, moved, rendered
+from jobs.web.pages import Look, Looks, moved, rendered
 
 MOST = 500
 """Jobs of one confirmation: a form has at most 1,000 fields."""
@@ -64,11 +64,9 @@ def bulk(
     if action not in ACTIONS:
         raise HttpProblem(422, "invalid_request", f"action {action[:50]!r} is unknown; there are: {', '.join(ACTIONS)}")
     where, wanted = Where(q, sort), ACTIONS[action]
-    chosen = (
-        look.service.store.overview.matching(look.caller.tenant, filters.parse(q).filter, MOST) if all else job or []
-    )
-    chosen = list(dict.fromkeys(chosen))[:MOST]
-    given: dict[str, Any] = {"action": action, "wanted": wanted, "chosen": chosen, "where": where, "most": MOST}
+    chosen = _matching(look, q) if all else list(dict.fromkeys(job or []))
+    more, chosen = len(chosen) > MOST, chosen[:MOST]
+    given: dict[str, Any] = {"action": action, "wanted": wanted, "chosen": chosen, "where": where, "more": more}
     if not chosen or sure != len(chosen):
         return rendered("confirm.html", look.request, look, **given)
     failed: list[tuple[str, str]] = []
@@ -81,3 +79,14 @@ def bulk(
         return moved(where.url())
     done = len(chosen) - len(failed)
     return rendered("bulk.html", look.request, look, **given, done=done, failed=failed[:NAMED], n_failed=len(failed))
+
+
+def _matching(look: Look, q: str) -> list[str]:
+    """The jobs that the filter finds, one more than are done at once.
+
+    Raises HttpProblem (422) where a part of it is not understood: without that part it finds more jobs than were meant.
+    """
+    asked = filters.parse(q)
+    if asked.wrong:
+        raise HttpProblem(422, "invalid_filter", f"nothing was done: {'; '.join(asked.wrong)}")
+    return look.service.store.overview.matching(look.caller.tenant, asked.filter, MOST + 1)

@@ -4,12 +4,16 @@ import shlex
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from jobs.errors import UnknownJob
 from jobs.states import JobState
+from jobs.store import ids
 from jobs.store.finding import JobFilter
 
 QUALIFIERS = ("task", "model", "queue", "state", "label", "after", "before")
 PAUSED = "paused"
 LONGEST = 500
+TEXT = "the beginning of an id"
+"""What a word without a qualifier is."""
 
 
 class Asked(NamedTuple):
@@ -27,29 +31,35 @@ def parse(text: str) -> Asked:
     given: dict[str, str] = {}
     times: dict[str, datetime] = {}
     wrong: list[str] = []
-    paused = False
+    if len(text) > LONGEST:
+        wrong.append(f"a filter has at most {LONGEST} characters; what is behind them was not read")
     for word in _words(text[:LONGEST], wrong):
         name, colon, value = word.partition(":")
-        if not colon:
-            given["text"] = word
-        elif name not in QUALIFIERS:
+        about = name if colon else TEXT
+        if "\0" in word:
+            wrong.append(f"{word!r}: no job has a NUL character in it")
+        elif colon and name not in QUALIFIERS:
             wrong.append(f"{name!r} is no qualifier; there are: {', '.join(QUALIFIERS)}")
-        elif not value:
+        elif colon and not value:
             wrong.append(f"{name}: needs a value")
-        elif name == "state":
-            paused = _state(value, states, wrong) or paused
-        elif name == "label":
+        elif name == "label" and colon:
             label, equals, wanted = value.partition("=")
             labels[label] = wanted if equals else None
-        elif name in ("after", "before"):
-            _time(name, value, times, wrong)
-        else:
-            given[name] = value
-    if paused and states:
-        wrong.append(f"state: {PAUSED} goes with no other")
-        states = []
+        elif name == "state" and colon:
+            states += _states(value, wrong)
+        elif about in given or about in times:
+            wrong.append(f"{about} is given twice; {word!r} was left out")
+        elif about in ("after", "before"):
+            _time(about, value, times, wrong)
+        elif about != TEXT:
+            given[about] = value
+        elif _begins_an_id(word, wrong):
+            given[TEXT] = word
+    paused = PAUSED in states
+    if paused and set(states) != {PAUSED}:
+        wrong.append(f"state: {PAUSED} goes with no other; the others were left out")
     made = JobFilter(
-        states=states or None,
+        states=None if paused else states or None,
         # A paused job is in some state, too; whoever asks for a state means those that go on.
         paused=True if paused else False if states else None,
         task=given.get("task"),
@@ -58,7 +68,7 @@ def parse(text: str) -> Asked:
         labels=labels,
         created_after=times.get("after"),
         created_before=times.get("before"),
-        text=given.get("text", ""),
+        text=given.get(TEXT, ""),
     )
     return Asked(made, wrong)
 
@@ -77,22 +87,28 @@ def _words(text: str, wrong: list[str]) -> list[str]:
         return text.replace('"', " ").replace("'", " ").split()
 
 
-def _state(value: str, states: list[str], wrong: list[str]) -> bool:
-    """Whether paused ones are wanted."""
-    for each in value.split(","):
-        if each == PAUSED:
-            return True
-        if each in list(JobState):
-            states.append(each)
-        else:
-            wrong.append(f"state {each!r} is unknown; there are: {', '.join([*JobState, PAUSED])}")
-    return False
+def _begins_an_id(word: str, wrong: list[str]) -> bool:
+    try:
+        ids.span(word)
+    except UnknownJob:
+        wrong.append(
+            f"{word!r} is not {TEXT} ({ids.PREFIX}...); what else is looked for has a qualifier: task:classify"
+        )
+        return False
+    return True
+
+
+def _states(value: str, wrong: list[str]) -> list[str]:
+    """Those of the list that there are."""
+    known = [*JobState, PAUSED]
+    given = list(dict.fromkeys(value.split(",")))
+    wrong += [f"state {each!r} is unknown; there are: {', '.join(known)}" for each in given if each not in known]
+    return [each for each in given if each in known]
 
 
 def _time(name: str, value: str, times: dict[str, datetime], wrong: list[str]) -> None:
     try:
         found = datetime.fromisoformat(value)
-    except ValueError:
+        times[name] = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):  # the second: of a time zone in which it is not yet the year 1, say
         wrong.append(f"{name}:{value} is no date; write 2026-11-27 or 2026-11-27T13:00")
-        return
-    times[name] = found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -34,11 +34,11 @@ class Where:
         self.q = q
         self.by: Sort = by or "created_at"
         self.descending = sort.startswith("-") or by is None
+        self.sort = ("-" if self.descending else "") + self.by
 
     def url(self, **changed: str | None) -> str:
         """The list with this changed; its first page, unless `after` is given."""
-        sort = ("-" if self.descending else "") + self.by
-        query = {"q": self.q, "sort": sort if sort != NEWEST else None, **changed}
+        query = {"q": self.q, "sort": self.sort if self.sort != NEWEST else None, **changed}
         left = {name: value for name, value in query.items() if value}
         return f"/jobs?{urlencode(left)}" if left else "/jobs"
 
@@ -67,6 +67,7 @@ def jobs(look: Look) -> Mapping[str, Any]:
     counts = overview.state_counts(tenant, asked.filter)
     return {
         "where": where,
+        "newest": NEWEST,
         "wrong": asked.wrong,
         "filter": asked.filter,
         "jobs": found,

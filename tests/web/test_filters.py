@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +28,33 @@ def test_what_is_not_understood_is_said_and_left_out() -> None:
 
     assert len(asked.wrong) == 4
     assert asked.filter == filters.parse("").filter
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("label:a\0=b", "NUL"),
+        ("task:a\0", "NUL"),
+        ("before:0001-01-01T00:00+14:00", "is no date"),
+        ("after:9999-12-31T23:59-14:00", "is no date"),
+        ("task:ner task:embed", "given twice"),
+        ("job_01 job_02", "given twice"),
+        ("state:paused,running", "goes with no other"),
+        ("state:running state:paused", "goes with no other"),
+        ("classify", "'classify' is not the beginning of an id"),
+        ("job_", "is not the beginning of an id"),
+        ("task:ner " * 100, "at most 500 characters"),
+    ],
+)
+def test_nothing_of_a_filter_is_left_out_in_silence(text: str, said: str) -> None:
+    assert any(said in each for each in filters.parse(text).wrong)
+
+
+@pytest.mark.parametrize(
+    "text", ["state:running,failed", "state:running state:failed", "label:a label:b", "task: task:ner"]
+)
+def test_what_may_be_said_twice_is(text: str) -> None:
+    assert not any("twice" in each for each in filters.parse(text).wrong)
 
 
 def test_another_state_keeps_the_rest() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -143,6 +144,33 @@ def test_several_jobs_are_done_once_their_number_is_confirmed(world: World, page
 
     matching = pages.post("/jobs/bulk", data={"action": "delete", "all": "true", "q": "state:cancelled"})
     assert "Delete 4 jobs?" in matching.text
+
+
+@pytest.mark.parametrize("q", ["state:canceled", "after:soon", "label:a\0", "task:ner " * 100])
+def test_a_filter_that_is_not_understood_means_no_job(world: World, pages: httpx2.Client, q: str) -> None:
+    answer = pages.post("/jobs/bulk", data={"action": "delete", "all": "true", "q": q})
+
+    assert answer.status_code == 422
+    assert "nothing was done" in answer.text
+
+
+def test_the_order_of_the_list_outlives_what_is_done_to_several(world: World, pages: httpx2.Client) -> None:
+    chosen = {"action": "cancel", "job": world.jobs["queued"], "q": "task:classify", "sort": "n_items"}
+    asked = pages.post("/jobs/bulk", data=chosen)
+    assert 'name="sort" value="n_items"' in asked.text
+
+    done = pages.post("/jobs/bulk", data={**chosen, "sure": "1"})
+    assert done.url.params["sort"] == "n_items"
+    assert done.text.count('name="sort" value="n_items"') == 2
+
+
+def test_a_label_of_odd_characters_is_found(world: World, pages: httpx2.Client) -> None:
+    for name in ('a"b', "a.b", "a\\b", "$[0]", "7", "a'b", "日本"):
+        job = world.client.submit("classify", ["a"], model="fake", labels={name: "yes"}).id
+
+        found = pages.get("/jobs", params={"q": shlex.quote(f"label:{name}=yes")})
+
+        assert job in found.text, name
 
 
 def test_what_of_several_jobs_cannot_be_done_is_told(world: World, pages: httpx2.Client) -> None:
