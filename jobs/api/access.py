@@ -103,7 +103,7 @@ def check_origin(method: str, host: str | None, origin: str | None, allowed: Col
         raise HttpProblem(
             421, "wrong_host", f"this server is not called {_name(host)!r}; the setting api_hosts lists its names"
         )
-    if origin is not None and method not in SAFE and _name(urlsplit(origin).netloc) != _name(host):
+    if origin is not None and method not in SAFE and _of_url(origin) != _name(host):
         raise HttpProblem(403, "wrong_origin", f"pages of {origin[:200]} may not change anything here")
 
 
@@ -121,6 +121,14 @@ def _name(host: str | None) -> str:
     """A Host header without its port."""
     try:
         return (urlsplit(f"//{host or ''}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _of_url(url: str) -> str:
+    """The host that a URL names; empty: none."""
+    try:
+        return _name(urlsplit(url).netloc)
     except ValueError:
         return ""
 

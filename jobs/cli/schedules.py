@@ -236,7 +236,7 @@ def _shown(found: "Schedule") -> str:
         ("schedule", f"{found.name} ({found.id}, tenant {found.tenant})"),
         ("submits", f"{spec.task} on {spec.model or 'the one model that serves it'}: {', '.join(spec.inputs)}"),
         ("when", explained(spec)),
-        ("next", "paused" if found.paused else _next(upcoming(spec, NEXT_SHOWN))),
+        ("next", "paused" if found.paused else _next(upcoming(found, NEXT_SHOWN))),
         ("if the run before is not over", spec.overlap.replace("_", " ")),
         ("if times were missed", spec.misfire),
     ]

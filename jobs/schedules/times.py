@@ -8,7 +8,7 @@ due every so many minutes or hours, which go on through the hour.
 import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -96,9 +96,12 @@ def begins_at(schedule: Schedule, due_at: datetime) -> datetime:
     return due_at + timedelta(seconds=schedule.spec.jitter_s * int.from_bytes(digest[:4]) / 2**32)
 
 
-def upcoming(spec: ScheduleSpec, count: int) -> list[datetime]:
-    """The next due times from now on, in the schedule's time zone."""
-    return [each.astimezone(zone(spec)) for each in islice(after(spec, datetime.now(UTC)), count)]
+def upcoming(schedule: Schedule, count: int) -> list[datetime]:
+    """The next due times in the schedule's time zone; none while it is paused or when it is over."""
+    first, spec = schedule.next_due_at, schedule.spec
+    if first is None:
+        return []
+    return [each.astimezone(zone(spec)) for each in islice(chain((first,), after(spec, first)), count)]
 
 
 def _endless(spec: ScheduleSpec, moment: datetime) -> Iterator[datetime]:

@@ -43,8 +43,7 @@ def parse(text: str) -> Asked:
         elif colon and not value:
             wrong.append(f"{name}: needs a value")
         elif name == "label" and colon:
-            label, equals, wanted = value.partition("=")
-            labels[label] = wanted if equals else None
+            _label(value, labels, wrong)
         elif name == "state" and colon:
             states += _states(value, wrong)
         elif about in given or about in times:
@@ -96,6 +95,14 @@ def _begins_an_id(word: str, wrong: list[str]) -> bool:
         )
         return False
     return True
+
+
+def _label(value: str, labels: dict[str, str | None], wrong: list[str]) -> None:
+    name, equals, wanted = value.partition("=")
+    if name in labels:
+        wrong.append(f"label {name!r} is given twice; {value!r} was left out")
+    else:
+        labels[name] = wanted if equals else None
 
 
 def _states(value: str, wrong: list[str]) -> list[str]:

@@ -26,14 +26,17 @@ def ask(request: Request) -> Response:
 def enter(
     request: Request, service: Serves, key: Annotated[str, Form()] = "", next: Annotated[str, Form()] = "/"
 ) -> Response:
-    """Keep the key, if it is one."""
+    """Keep the key, if it is one; where none was ever made, whatever is typed will do, and is not kept."""
     check_form(request)
     target = _inside(next)
     try:
-        service.access.caller(f"Bearer {key.strip()}").need("read")
+        caller = service.access.caller(f"Bearer {key.strip()}")
+        caller.need("read")
     except HttpProblem as problem:
         return rendered("login.html", request, None, status=problem.status, wrong=problem.detail, next=target)
     answer = moved(target)
+    if caller.key_id is None:
+        return answer
     secure = request.url.scheme == "https"
     answer.set_cookie(COOKIE, key.strip(), max_age=KEPT_S, httponly=True, samesite="lax", secure=secure)
     return answer
@@ -50,6 +53,9 @@ def leave(request: Request) -> Response:
 
 def _inside(target: str) -> str:
     """A page of ours: a path alone, never another host."""
-    found = urlsplit(target)
+    try:
+        found = urlsplit(target)
+    except ValueError:
+        return "/"
     odd = found.scheme or found.netloc or not target.startswith("/") or "\\" in target or target.startswith("//")
     return "/" if odd or any(ord(char) < 32 for char in target) else target

@@ -18,7 +18,7 @@ from jobs.api.asking import answers
 from jobs.api.openai.files import tidy
 from jobs.api.problems import HttpProblem
 from jobs.corpus import Source, stored_source
-from jobs.errors import InvalidInput, InvalidItems, TextmillError
+from jobs.errors import InvalidInput, InvalidItems, TextmillError, UnknownFile
 from jobs.schemas import DIRECT_LABEL, Estimate, Selection
 from jobs.store.files import new_file_id
 from jobs.tasks import AnyTask, all_tasks, explain, find
@@ -70,6 +70,8 @@ class Draft:
     """The id of a file that was uploaded."""
     filename: str = ""
     bytes: int = 0
+    lost: bool = False
+    """The file was uploaded so long ago that it is gone."""
     params: Mapping[str, str] = field(default_factory=dict)
     """As typed, by their names in the form."""
 
@@ -120,9 +122,10 @@ def _known(name: str) -> AnyTask:
 
 def _draft(look: Look, form: FormData) -> Draft:
     """What was typed; a file that came with it is kept."""
-    given: dict[str, Any] = {name: str(form.get(name, "")).strip() for name in OURS}
-    typed = {name: str(value) for name, value in form.items() if name.startswith(forms.PREFIX)}
-    given["items"] = str(form.get("items", ""))  # as it was pasted: the indentation of a text may matter
+    texts = {name: value for name, value in form.items() if isinstance(value, str)}
+    given: dict[str, Any] = {name: texts.get(name, "").strip() for name in OURS}
+    typed = {name: value for name, value in texts.items() if name.startswith(forms.PREFIX)}
+    given["items"] = texts.get("items", "")  # as it was pasted: the indentation of a text may matter
     given["format"] = given["format"] if given["format"] in FORMATS else "auto"
     draft = replace(Draft(_known(given.pop("task")).name, params=typed), **given)
     upload = form.get("upload")
@@ -136,10 +139,18 @@ def _draft(look: Look, form: FormData) -> Draft:
                 file_id, look.caller.tenant, purpose="job", filename=tidy(new.filename), size=size, expires_at=until
             )
             return replace(draft, file=row.id, filename=row.filename, bytes=row.bytes)
-    if draft.file:
+    return _with_file(look, draft)
+
+
+def _with_file(look: Look, draft: Draft) -> Draft:
+    """With what is known of the file that was uploaded before; without the file, if it is gone by now."""
+    if not draft.file:
+        return draft
+    try:
         row = look.service.store.files.get(draft.file, look.caller.tenant)
-        return replace(draft, filename=row.filename, bytes=row.bytes)
-    return draft
+    except UnknownFile:
+        return replace(draft, file="", lost=True)
+    return replace(draft, filename=row.filename, bytes=row.bytes)
 
 
 def _source(look: Look, draft: Draft) -> Source:
@@ -148,6 +159,8 @@ def _source(look: Look, draft: Draft) -> Source:
         row = look.service.store.files.get(draft.file, look.caller.tenant)
         form = draft.format if draft.format != "auto" else _by_name(row.filename)
         return _opened(look, draft, lambda: look.service.storage.open(row.names), form, row.filename)
+    if draft.lost and not draft.items.strip():
+        raise InvalidInput("the file that was uploaded before is no longer kept: choose it again")
     if not draft.items.strip():
         raise InvalidInput("there are no items: paste some, or choose a file")
     data = draft.items.replace("\r\n", "\n").encode("utf-8", "replace")

@@ -94,6 +94,7 @@ def page(
             @router.get(LIVE + path)
             async def live(look: Looks) -> Response:
                 request, caller = look.request, look.caller
+                caller.need(need)
 
                 def drawn() -> dict[str, str]:
                     given = context(request, look, **gathered(look))

@@ -43,7 +43,7 @@ def show(look: Look) -> Mapping[str, Any]:
     return {
         "schedule": found,
         "explained": explained(found.spec),
-        "firings": () if found.paused or found.next_due_at is None else upcoming(found.spec, FIRINGS),
+        "firings": upcoming(found, FIRINGS),
         "runs": store.runs(found.id, limit=RUNS),
     }
 

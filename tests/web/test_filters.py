@@ -39,6 +39,7 @@ def test_what_is_not_understood_is_said_and_left_out() -> None:
         ("after:9999-12-31T23:59-14:00", "is no date"),
         ("task:ner task:embed", "given twice"),
         ("job_01 job_02", "given twice"),
+        ("label:a=1 label:a=2", "given twice"),
         ("state:paused,running", "goes with no other"),
         ("state:running state:paused", "goes with no other"),
         ("classify", "'classify' is not the beginning of an id"),

@@ -5,11 +5,15 @@ import re
 import shlex
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from jobs.schedules import making
+from jobs.schemas import ScheduleSpec
 from jobs.states import Control, JobState
 from tests.web.conftest import INPUTS, World
 
@@ -256,7 +260,7 @@ def test_an_uploaded_file_is_kept_from_the_trial_to_the_submit(
         ({"items": "x", "labels": "team"}, "is not NAME=VALUE"),
         ({"items": "x", "model": "absent"}, "absent"),
         ({"items": "x", "queue": "no such/name"}, "queue"),
-        ({"file": "file-0", "items": ""}, "no file"),
+        ({"file": "file-0", "items": "", "queue": "typed"}, "choose it again"),
         ({"items": "x", "map": "title"}, "is not FIELD=COLUMN"),
         ({"items": "x", "limit": "few"}, "is not a whole number"),
         ({"items": "x", "text_field": "n" * 300}, "text_field"),
@@ -268,10 +272,23 @@ def test_what_is_wrong_with_a_form_is_told_and_what_was_typed_stays(
 ) -> None:
     answer = pages.post("/jobs/new", data={"task": "classify", "model": "fake", "step": "submit", **typed})
 
-    assert answer.status_code in (404, 422), answer.text
+    assert answer.status_code == 422, answer.text
     assert said in answer.text
-    if typed.get("labels"):
-        assert 'value="team"' in answer.text
+    for name in {"labels", "queue"} & typed.keys():
+        assert f'value="{typed[name]}"' in answer.text
+
+
+def test_only_a_file_field_takes_a_file(world: World, pages: httpx2.Client) -> None:
+    sent = {"task": "classify", "model": "fake", "step": "submit"}
+
+    answer = pages.post("/jobs/new", data=sent, files={"items": ("texts.txt", b"a text")})
+
+    assert answer.status_code == 422
+    assert "there are no items" in answer.text
+
+
+def test_a_mistake_is_told_once(world: World, pages: httpx2.Client) -> None:
+    assert pages.post("/keys", data={"name": "x"}).text.count("Field required") == 1
 
 
 def test_a_clone_has_the_params_of_its_model_job(world: World, pages: httpx2.Client) -> None:
@@ -337,6 +354,20 @@ def test_parts_come_as_events_and_as_an_answer(world: World, pages: httpx2.Clien
         lines = stream.iter_lines()
         assert next(lines) == "event: parts"
         assert set(json.loads(next(lines).removeprefix("data: "))) == set(parts)
+
+
+def test_the_next_firings_of_a_schedule_are_those_that_come(world: World, pages: httpx2.Client, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("one")
+    spec = ScheduleSpec(task="classify", model="fake", inputs=(str(tmp_path / "texts.txt"),), every_s=7200)
+    made = making.add(world.store, world.client, "every two hours", spec)
+    world.store.schedules._change(made.id, next_due_at=datetime.now(UTC) + timedelta(minutes=5))
+    due_at = world.store.schedules.get(made.id).next_due_at
+    assert due_at is not None
+
+    text = pages.get(f"/schedules/{made.id}").text
+
+    shown = [datetime.fromisoformat(each) for each in re.findall(r'class="label" datetime="([^"]+)"', text)]
+    assert shown == [due_at + timedelta(hours=2 * count) for count in range(5)]
 
 
 def test_too_many_pages_are_not_followed(world: World, pages: httpx2.Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,14 @@ def test_the_key_is_kept_out_of_reach_of_scripts(world: World, pages: httpx2.Cli
     assert "samesite=lax" in cookie
 
 
+@pytest.mark.parametrize("typed", ["日本", "tm_" + "x" * 100_000, "a\r\nb", "\0"])
+def test_what_is_no_key_is_not_kept_where_none_is_needed(pages: httpx2.Client, typed: str) -> None:
+    answer = pages.post("/login", data={"key": typed}, follow_redirects=False)
+
+    assert answer.status_code == 303
+    assert "set-cookie" not in answer.headers
+
+
 def test_a_wrong_key_is_refused_and_not_repeated(world: World, pages: httpx2.Client) -> None:
     world.store.keys.create("default", "first", ["read"])
 
@@ -68,7 +76,7 @@ def test_a_wrong_key_is_refused_and_not_repeated(world: World, pages: httpx2.Cli
 
 
 @pytest.mark.parametrize(
-    "target", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)"]
+    "target", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "http://["]
 )
 def test_signing_in_never_leads_elsewhere(world: World, pages: httpx2.Client, target: str) -> None:
     _, secret = world.store.keys.create("default", "first", ["read"])
@@ -110,6 +118,7 @@ def test_a_reader_sees_no_buttons_and_can_press_none(world: World, signed_in: Op
         assert reader.post(path, data=data).status_code == 403, path
     for path in ("/jobs/new", "/workers", "/keys", "/health"):
         assert reader.get(path).status_code == 403, path
+    assert reader.get("/live/workers", headers={"Accept": "text/event-stream"}).status_code == 403
     assert world.store.jobs.get(queued).state is JobState.QUEUED
 
 
@@ -135,6 +144,7 @@ def test_another_tenant_sees_nothing_of_it(world: World, signed_in: Open, schedu
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
         {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://["},
         {"Sec-Fetch-Site": "cross-site"},
         {},
     ],
