@@ -67,6 +67,16 @@ def test_every_page_is_whole_and_keeps_to_its_policy(world: World, pages: httpx2
         assert answer.headers["cache-control"] == "no-store"
 
 
+def test_a_page_of_a_job_is_marked_among_its_tabs(world: World, pages: httpx2.Client) -> None:
+    job = f"/jobs/{world.jobs['embed']}"
+
+    for path in (job, f"{job}/results", f"{job}/results?only=ok", f"{job}/nearest", f"{job}/evaluation"):
+        text = pages.get(path).text
+
+        marked = re.findall(r'<a href="([^"]+)" aria-current="page">', text.partition('aria-label="Of this job"')[2])
+        assert marked == [path.partition("?")[0]]
+
+
 def test_every_task_has_a_drawing_of_its_own(world: World, pages: httpx2.Client) -> None:
     for task in INPUTS:
         text = pages.get(f"/jobs/{world.jobs[task]}/results?only=ok").text
