@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jobs.tasks.languages import english_name
 from jobs.web import charts, results, words
 
-PARTS = ("state", "short", "bar", "figure", "copyable", "empty", "tabs")
+PARTS = ("state", "short", "bar", "figure", "copyable", "empty", "tabs", "labels")
 """Macros that every template may use."""
 
 

@@ -77,6 +77,24 @@ def test_every_page_can_be_read_by_everybody(
     assert [url for url in asked if not url.startswith((world.url, "data:"))] == []
 
 
+def test_long_names_and_many_labels_hide_nothing(tab: Page, world: World, work: Callable[[], None]) -> None:
+    labels = {f"name-{number}": "value " * 20 for number in range(16)}
+    items = [{"custom_id": "x" * 500, "text": "one"}]
+    job = world.client.submit("classify", items, model="fake", labels=labels).id
+    work()
+
+    tab.goto("/jobs")
+    inside = "(element) => element.getBoundingClientRect().right <= innerWidth"
+    assert tab.get_by_role("link", name="created").evaluate(inside)
+    expect(tab.get_by_text("and 12 more")).to_be_visible()
+    assert tab.locator(".label").first.get_attribute("title") == "name-0=" + "value " * 20
+
+    tab.goto(f"/jobs/{job}")
+    expect(tab.locator("#head .label")).to_have_count(16)
+    tab.goto(f"/jobs/{job}/results")
+    assert tab.locator(".result h2 bdi").evaluate(inside)
+
+
 def test_a_page_follows_its_job(tab: Page, world: World, work: Callable[[], None]) -> None:
     tab.goto(f"/jobs/{world.jobs['queued']}")
     expect(tab.locator("#head .state")).to_have_text("queued")
