@@ -58,10 +58,12 @@ def test_several_compressed_pieces_in_one_file_are_read_on(tmp_path: Path, suffi
     assert items(open_source(put(tmp_path, f"a.txt{suffix}", content))) == [{"text": "one"}, {"text": "two"}]
 
 
-def test_a_gzip_file_that_ends_too_early_is_an_error(tmp_path: Path) -> None:
-    path = put(tmp_path, "a.jsonl.gz", gzip.compress(LINES)[:-500])
-    with pytest.raises(InvalidInput, match=r"a\.jsonl\.gz: the compressed file ends too early"):
-        items(open_source(path))
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_compressed_file_that_ends_too_early_is_an_error(tmp_path: Path, suffix: str) -> None:
+    good = packed(LINES, suffix)
+    for content in (good[:-500], good + good[:20]):
+        with pytest.raises(InvalidInput, match=rf"a\.jsonl\{suffix}: the compressed file ends too early"):
+            items(open_source(put(tmp_path, f"a.jsonl{suffix}", content)))
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
