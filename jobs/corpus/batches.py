@@ -1,5 +1,6 @@
 """Record batches of Arrow as items: column by column where they are taken as they are, else row by row."""
 
+import base64
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ def check_schema(name: str, schema: Any, fields: Fields) -> None:
 def items(batches: Iterable[Any], fields: Fields, max_bytes: int) -> Iterator[Read]:
     """An item a row, numbered from 1. Empty cells are left out."""
     mapper, number = Mapper(fields), 1
-    for batch in batches:
+    for batch in map(_in_microseconds, batches):
         lines = _lines(batch, mapper)
         if lines is not None and max(map(len, lines), default=0) <= max_bytes:
             yield from enumerate(lines, number)
@@ -30,6 +31,27 @@ def items(batches: Iterable[Any], fields: Fields, max_bytes: int) -> Iterator[Re
             for at, row in enumerate(_rows(batch), number):
                 yield at, _item(at, row, mapper, max_bytes)
         number += len(batch)
+
+
+def _in_microseconds(batch: Any) -> Any:
+    """The batch with its times as Python has them: of nanoseconds the last three digits are left out."""
+    import pyarrow
+
+    kinds = [_coarser(pyarrow, kind) for kind in batch.schema.types]
+    if kinds == batch.schema.types:
+        return batch
+    columns = [column.cast(kind, safe=False) for column, kind in zip(batch.columns, kinds, strict=True)]
+    return pyarrow.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _coarser(pyarrow: Any, kind: Any) -> Any:
+    if pyarrow.types.is_timestamp(kind) and kind.unit == "ns":
+        return pyarrow.timestamp("us", kind.tz)
+    if pyarrow.types.is_time64(kind) and kind.unit == "ns":
+        return pyarrow.time64("us")
+    if pyarrow.types.is_duration(kind) and kind.unit == "ns":
+        return pyarrow.duration("us")
+    return kind
 
 
 def _has(schema: Any, path: list[str]) -> bool:
@@ -62,7 +84,7 @@ def _lines(batch: Any, mapper: Mapper) -> list[bytes] | None:
                 mark, told_alike = _json(_ids(values) if named else values)
                 shape.append(key.replace(b"%", b"%%") + mark)
                 columns.append(told_alike)
-    except (TypeError, ValueError):  # no text, no JSON, or no id
+    except (TypeError, ValueError, OverflowError):  # no text, no JSON, no id, or no time that Python knows
         return None
     if not shape:
         return None
@@ -87,29 +109,43 @@ def _json(values: list[Any]) -> tuple[bytes, list[bytes]]:
     return b"%b", [orjson.dumps(each, default=plain) for each in values]
 
 
-def _rows(batch: Any) -> Iterator[dict[str, Any] | None]:
-    """None: a text in it is not UTF-8."""
+def _rows(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """Each row, or why it cannot be read."""
     try:
         yield from batch.to_pylist()
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError):
         for at in range(len(batch)):
             try:
                 yield batch.slice(at, 1).to_pylist()[0]
             except UnicodeDecodeError:
-                yield None
+                yield "a text of the row is not UTF-8"
+            except (ValueError, OverflowError) as error:
+                yield f"a value of the row cannot be read: {error}"
 
 
-def _item(number: int, row: dict[str, Any] | None, mapper: Mapper, max_bytes: int) -> bytes | Problem | None:
-    if row is None:
-        return Problem(number, "not_utf8", "a text of the row is not UTF-8")
+def _item(number: int, row: dict[str, Any] | str, mapper: Mapper, max_bytes: int) -> bytes | Problem | None:
+    if isinstance(row, str):
+        return Problem(number, "not_utf8" if "UTF-8" in row else "malformed_row", row)
     try:
         item = mapper.item(number, row)
         if not isinstance(item, dict):
             return item
-        line = orjson.dumps({name: value for name, value in item.items() if value is not None}, default=plain)
+        if isinstance(text := item.get(mapper.main), bytes):
+            item[mapper.main] = text.decode()
+        line = orjson.dumps({name: value for name, value in item.items() if value is not None}, default=_told)
+    except UnicodeDecodeError:
+        return Problem(number, "not_utf8", f"{mapper.main} is not UTF-8")
     except TypeError as error:
         return Problem(number, "malformed_row", f"a value cannot be told as JSON: {error}")
     if len(line) > max_bytes:
         message = f"the row is longer than {max_bytes:,} bytes as JSON (setting max_line_bytes)"
         return Problem(number, "line_too_long", message)
     return line
+
+
+def _told(value: Any) -> Any:
+    """As `plain`; bytes that are no text, as of a picture beside the text, in base64."""
+    try:
+        return plain(value)
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode()

@@ -1,7 +1,7 @@
 """Columns of a row: how one is named, also inside nested JSON, and what its value is as text."""
 
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from operator import itemgetter
 from typing import Any
@@ -64,7 +64,7 @@ def plain(value: Any) -> Any:
     """What JSON has no word for, for orjson."""
     if isinstance(value, bytes):
         return value.decode()
-    if isinstance(value, Decimal | date | datetime | time):
+    if isinstance(value, Decimal | date | datetime | time | timedelta):
         return str(value)
     raise TypeError(f"{type(value).__name__}")
 

@@ -1,6 +1,7 @@
 """The rows of a query on a SQL database as items: streamed, in a transaction that may only read."""
 
 import base64
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,7 +75,12 @@ def rows_of(url: str, query: str, fields: Fields) -> Iterator[dict[str, Any]]:
 
 def as_json(row: dict[str, Any]) -> bytes:
     """The row as a line of JSON: times in ISO 8601, bytes in base64, decimals and all else as their text."""
-    return orjson.dumps(row, default=_plain)
+    try:
+        return orjson.dumps(row, default=_plain)
+    except (
+        TypeError
+    ):  # an integer of more than 64 bits in a JSON column, or a text that is not UTF-8: the intake judges
+        return json.dumps(row, default=_plain).encode()
 
 
 def _read(url: str, query: str, place: Place, fields: Fields, max_bytes: int) -> Iterator[Read]:
@@ -132,12 +138,18 @@ def _connected(name: str, url: str) -> Iterator[Any]:
         arguments = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_S}
     engine = create_engine(parsed, poolclass=NullPool, connect_args=arguments)
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA query_only = ON"))
+        event.listen(engine, "connect", _only_read)
     try:
         with engine.connect().execution_options(**options) as connection:
             yield connection
     finally:
         engine.dispose()
+
+
+def _only_read(raw: Any, _: Any) -> None:
+    """Prepares a connection to SQLite. A text that is not UTF-8 would else end the reading, for the sake of one row."""
+    raw.execute("PRAGMA query_only = ON")
+    raw.text_factory = lambda data: data.decode(errors="surrogateescape")
 
 
 @contextmanager

@@ -29,7 +29,7 @@ SIGNS = ("=", "!=", *ORDERS, "~")
 TRUTH = {"true": True, "false": False}
 
 Test = Callable[[Row], bool]
-Number = int | float | Decimal
+Number = int | float
 
 
 class Filter:
@@ -242,7 +242,9 @@ def _number(value: Any) -> Number | None:
         if not NUMBER.fullmatch(value):
             return None
         return int(value) if value.lstrip("+-").isdigit() else float(value)
-    return value if isinstance(value, int | float | Decimal) and not isinstance(value, bool) else None
+    if isinstance(value, Decimal):
+        return _number(str(value))  # as in the text that it is elsewhere; as Decimal, 0.1 equals no float, NaN raises
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _text(value: Any) -> str | None:

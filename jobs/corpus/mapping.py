@@ -37,6 +37,8 @@ class Mapper:
             text = self._template.fill(row) if self._template is not None else None
         except KeyError as error:
             return Problem(number, "missing_field", f"no field {error.args[0]!r}; the line has: {_shown(row)}")
+        except ValueError as error:
+            return Problem(number, "line_too_long", str(error))
         if self._id is not None and values[self._id] in (None, ""):
             what = "null" if values[self._id] is None else "empty"
             return Problem(number, "invalid_id", f"field {self._names[self._id]!r} is {what}, so the item has no id")
@@ -69,6 +71,8 @@ class Mapper:
             return {self.main: self._template.fill(row)}
         except KeyError as error:
             return Problem(number, "missing_field", f"no field {error.args[0]!r}; the line is a text, {self.main!r}")
+        except ValueError as error:
+            return Problem(number, "line_too_long", str(error))
 
 
 def _shown(row: Row) -> str:

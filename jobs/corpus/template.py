@@ -6,6 +6,8 @@ from jobs.corpus.columns import Row, as_text, columns
 from jobs.errors import InvalidInput
 
 MOST_CHARS = 65_536
+MOST_FILLED = 16 * 2**20
+"""Characters of the text of one row: a long column that stands in it a thousand times would fill the memory."""
 PIECE = re.compile(r"(?P<brace>\{\{|\}\})|\{(?P<column>[^{}]+)\}|(?P<text>[^{}]+)")
 
 
@@ -41,8 +43,13 @@ class Template:
         self._values = columns(names)
 
     def fill(self, row: Row) -> str:
-        """The text of a row. A value that is null leaves nothing. Raises KeyError for a column that is not there."""
-        pieces = [self._texts[0]]
+        """The text of a row. A value that is null leaves nothing. Raises KeyError for a column that is not there,
+        ValueError for a text that is too long."""
+        pieces, size = [self._texts[0]], 0
         for value, text in zip(self._values(row), self._texts[1:], strict=True):
-            pieces += (value if type(value) is str else as_text(value), text)
+            piece = value if type(value) is str else as_text(value)
+            size += len(piece)
+            if size > MOST_FILLED:
+                raise ValueError(f"the template makes a text of more than {MOST_FILLED:,} characters")
+            pieces += (piece, text)
         return "".join(pieces)

@@ -5,13 +5,14 @@ import decimal
 import tracemalloc
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import orjson
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from jobs.cli.inputs import open_inputs
-from jobs.corpus import Fields, Source, open_query
+from jobs.corpus import Fields, Rows, Source, open_query
 from jobs.errors import InvalidInput
 from jobs.settings import Settings
 
@@ -170,3 +171,31 @@ def test_the_command_line_reads_a_query_once_and_knows_equal_rows_again(tickets:
             open_inputs(names, chosen, fields, query=query, say=said.append),
         ):
             pass
+
+
+def test_a_decimal_is_compared_as_the_number_it_reads_as(postgres_url: str) -> None:
+    query = "SELECT * FROM (VALUES ('a', 0.1), ('b', 'NaN'::numeric), ('c', 7)) AS rows (text, price)"
+
+    def taken(where: str) -> list[object]:
+        return [item["text"] for item in items(open_query(postgres_url, query, rows=Rows(where=where)))]  # type: ignore[index]
+
+    assert taken("price = 0.1") == ["a"]
+    assert taken("price > 1") == ["c"]
+    assert taken("price = 7") == ["c"]
+
+
+def test_one_text_that_is_not_utf8_costs_only_its_row(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/odd.db"
+    run(url, "CREATE TABLE t (text TEXT)", "INSERT INTO t VALUES ('one'), (CAST(x'ff41' AS TEXT)), ('three')")
+
+    lines = [line for _, line in open_query(url, "t")]
+
+    assert lines == [b'{"text":"one"}', b'{"text": "\\udcffA"}', b'{"text":"three"}']  # which no intake takes
+
+
+def test_a_number_of_more_than_64_bits_inside_json_is_read(postgres_url: str) -> None:
+    query = """SELECT 'a' AS text, '{"n": 123456789012345678901234567890}'::jsonb AS doc"""
+
+    [(_, line)] = list(open_query(postgres_url, query))
+
+    assert line == b'{"text": "a", "doc": {"n": 123456789012345678901234567890}}'

@@ -553,3 +553,13 @@ def test_cells_of_a_csv_are_told_as_the_csv_module_reads_them(rows: list[tuple[s
 
     assert whole == [{"te%xt": text, "nr": nr} for text, nr in rows]
     assert mapped == [{"text": text, "nr": nr, "custom_id": nr} if nr else "invalid_id" for text, nr in rows]
+
+
+def test_a_text_that_a_template_makes_too_long_is_a_problem_of_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(orjson.dumps({"a": "x" * 1_000_000}) + b"\n" + orjson.dumps({"a": "short"}) + b"\n")
+
+    found = items(open_source(path, rows=Rows(template="{a}" * 1000)))
+
+    assert found[0] == "line_too_long"
+    assert found[1]["text"] == "short" * 1000

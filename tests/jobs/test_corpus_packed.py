@@ -252,3 +252,32 @@ def test_a_parquet_text_that_is_not_utf8_costs_its_row_alone(tmp_path: Path) -> 
     texts = pyarrow.array([b"one", b"\xff", b"three"]).cast(pyarrow.binary())
     wrong = pyarrow.Array.from_buffers(pyarrow.string(), 3, texts.buffers())
     assert items(open_source(table(tmp_path, {"text": wrong}))) == [{"text": "one"}, "not_utf8", {"text": "three"}]
+
+
+@pytest.mark.parametrize(
+    ("column", "first", "second"),
+    [
+        (pyarrow.array([1_001, 2_000], pyarrow.timestamp("ns")), "1970-01-01T00:00:00.000001", None),
+        (pyarrow.array([1_001, 2_000], pyarrow.time64("ns")), "00:00:00.000001", None),
+        (pyarrow.array([2_000_001, 0], pyarrow.duration("ns")), "0:00:00.002000", None),
+        (pyarrow.array([b"\xff\xd8", b"plain"]), "/9g=", None),
+        (pyarrow.array([0, 2**62], pyarrow.timestamp("us")), "1970-01-01T00:00:00", "malformed_row"),
+    ],
+)
+def test_a_column_of_an_odd_type_costs_at_most_the_rows_that_cannot_be_told(
+    tmp_path: Path, column: Any, first: str, second: str | None
+) -> None:
+    path = tmp_path / "in.parquet"
+    parquet.write_table(pyarrow.table({"text": ["a", "b"], "odd": column}), path)
+
+    found = items(open_source(path))
+
+    assert found[0] == {"text": "a", "odd": first}
+    assert found[1] == second if second else found[1]["text"] == "b"
+
+
+def test_a_main_field_of_bytes_that_are_no_text_is_no_item(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    parquet.write_table(pyarrow.table({"text": pyarrow.array([b"fine", b"\xff"])}), path)
+
+    assert items(open_source(path)) == [{"text": "fine"}, "not_utf8"]
