@@ -105,7 +105,6 @@ def open_sink(
         return TableSink(str(target), columns if isinstance(columns, Mapping) else dict.fromkeys(columns), kept)
     if is_database(str(target)):
         raise InvalidInput(f"{urls.shown(str(target))}: is a database; name the table behind a #, as in ...#results")
-    columns = tuple(columns)
     if (path_of_url := urls.local(str(target))) is not None:
         return open_sink(path_of_url, columns=columns, kept=kept)
     if urls.is_url(str(target)):

@@ -1,9 +1,12 @@
 """Parquet: a column is a field; read a batch of rows at a time, results written with types of their own."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from types import NoneType, UnionType
+from typing import Any, BinaryIO, Literal, Union, get_args, get_origin
 
 import orjson
+from pydantic import BaseModel
 
 from jobs.corpus.base import Fields, Format, Place, Read
 from jobs.corpus.batches import ROWS_AT_ONCE, check_schema, items
@@ -34,10 +37,12 @@ def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Read]:
 
 class ParquetWriter:
     """Columns custom_id, status, the output's fields, error_code, error, the kept fields, each with a type: numbers are
-    numbers, vectors lists of floats, labels lists of structs. One that is empty in the first 10,000 rows is text."""
+    numbers, vectors lists of floats, labels lists of structs. Of a field whose type is not known (a kept one) the first
+    10,000 rows decide; where they have none, it is text."""
 
     def __init__(self, stream: BinaryIO, columns: Sequence[str] = (), kept: Sequence[str] = ()) -> None:
         self._stream, self._columns, self._kept = stream, list(columns), list(kept)
+        self._kinds: Mapping[str, Any] = columns if isinstance(columns, Mapping) else {}
         self._rows: list[dict[str, Any]] = []
         self._writer: Any = None
 
@@ -69,18 +74,31 @@ class ParquetWriter:
         self._rows.clear()
         try:
             if self._writer is None:
-                table = pyarrow.table({name: _column(pyarrow, values) for name, values in columns.items()})
+                table = pyarrow.table(
+                    {name: _column(pyarrow, values, self._kinds.get(name)) for name, values in columns.items()}
+                )
                 self._writer = parquet.ParquetWriter(self._stream, table.schema, compression="zstd")
             else:
-                table = pyarrow.Table.from_pydict(columns, schema=self._writer.schema)
+                schema = self._writer.schema
+                fitting = {
+                    name: list(map(_as_text, values)) if schema.field(name).type == pyarrow.string() else values
+                    for name, values in columns.items()
+                }
+                table = pyarrow.Table.from_pydict(fitting, schema=schema)
             self._writer.write_table(table)
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, TypeError) as error:
             raise OutputError(f"the results do not fit the types of the first {GROUP_ROWS:,}: {error}") from error
 
 
-def _column(pyarrow: Any, values: list[Any]) -> Any:
-    """The values with a type: floats are 64 bits wide but for lists of them, which are vectors; no value at all: text.
+def _column(pyarrow: Any, values: list[Any], kind: Any) -> Any:
+    """The values with a type, that of their field where it is known, as the first rows may have none of its values;
+    else floats are 64 bits wide but for lists of them, which are vectors; no value at all: text.
     What Arrow has no common type for is JSON text."""
+    if (known := _arrow_type(pyarrow, kind)) is not None:
+        try:
+            return pyarrow.array(values, known)
+        except (pyarrow.ArrowException, TypeError):
+            pass
     if all(value is None for value in values):
         return pyarrow.array(values, pyarrow.string())
     first = next(value for value in values if value is not None)
@@ -89,8 +107,32 @@ def _column(pyarrow: Any, values: list[Any]) -> Any:
             return pyarrow.array(values, pyarrow.list_(pyarrow.float32()))
         return pyarrow.array(values)
     except (pyarrow.ArrowException, TypeError):
-        texts = [None if value is None else orjson.dumps(value).decode() for value in values]
-        return pyarrow.array(texts, pyarrow.string())
+        return pyarrow.array(list(map(_as_text, values)), pyarrow.string())
+
+
+def _arrow_type(pyarrow: Any, kind: Any) -> Any:
+    """Arrow's type for a field's; None: it has none."""
+    kinds = [
+        each for each in (get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)) if each is not NoneType
+    ]
+    only = kinds[0] if len(kinds) == 1 else None
+    if get_origin(only) is Literal or (isinstance(only, type) and issubclass(only, str | Enum)):
+        return pyarrow.string()
+    if only is bytes:  # a vector, given as numbers
+        return pyarrow.list_(pyarrow.float32())
+    if get_origin(only) in (list, tuple) and get_args(only):
+        inner = _arrow_type(pyarrow, get_args(only)[0])
+        return None if inner is None else pyarrow.list_(inner)
+    if isinstance(only, type) and issubclass(only, BaseModel):
+        parts = {name: _arrow_type(pyarrow, field.annotation) for name, field in only.model_fields.items()}
+        return None if None in parts.values() or not parts else pyarrow.struct(parts)
+    simple = {bool: pyarrow.bool_(), int: pyarrow.int64(), float: pyarrow.float64()}
+    return simple.get(only) if isinstance(only, type) else None
+
+
+def _as_text(value: Any) -> str | None:
+    """A text as it is, anything else as JSON."""
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
 FORMAT = Format("parquet", (".parquet",), read, ParquetWriter)

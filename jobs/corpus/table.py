@@ -104,7 +104,8 @@ class TableSink:
         row = {KEY: result["custom_id"], "status": result["status"]}
         row |= {name: output.get(name) for name in self._kinds}
         row |= {"error_code": error.get("code"), "error": error.get("message")}
-        return row | {name: _text(kept.get(own)) for name, own in zip(self._kept, self._kept_names, strict=True)}
+        row |= {name: _text(kept.get(own)) for name, own in zip(self._kept, self._kept_names, strict=True)}
+        return {name: _without_nul(value) for name, value in row.items()}
 
     def _open(self) -> None:
         if self._engine is not None:
@@ -190,6 +191,17 @@ def _type(kind: Any) -> Any:
         return JSON().with_variant(ARRAY(REAL), "postgresql")
     simple: dict[Any, Any] = {bool: Boolean(), int: BigInteger(), float: Float(53)}
     return simple.get(only) or JSON().with_variant(JSONB(), "postgresql")
+
+
+def _without_nul(value: Any) -> Any:
+    """The value as PostgreSQL can hold it: one NUL in one text would else keep all results from their table."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd") if "\0" in value else value
+    if isinstance(value, list) and not (value and isinstance(value[0], float)):
+        return [_without_nul(each) for each in value]
+    if isinstance(value, dict):
+        return {_without_nul(key): _without_nul(each) for key, each in value.items()}
+    return value
 
 
 def _text(value: Any) -> str | None:

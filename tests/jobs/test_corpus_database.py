@@ -199,3 +199,13 @@ def test_a_number_of_more_than_64_bits_inside_json_is_read(postgres_url: str) ->
     [(_, line)] = list(open_query(postgres_url, query))
 
     assert line == b'{"text": "a", "doc": {"n": 123456789012345678901234567890}}'
+
+
+def test_a_query_cannot_end_the_transaction_that_may_only_read(postgres_url: str) -> None:
+    run(postgres_url, "DROP TABLE IF EXISTS kept_safe", "CREATE TABLE kept_safe (text TEXT)")
+
+    for ending in ("COMMIT", "ROLLBACK"):
+        with pytest.raises(InvalidInput):
+            list(open_query(postgres_url, f"SELECT 'a' AS text; {ending}; DROP TABLE kept_safe"))
+
+    run(postgres_url, "SELECT * FROM kept_safe")

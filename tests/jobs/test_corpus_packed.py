@@ -15,6 +15,7 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from pydantic import BaseModel
 
 from jobs.corpus import Source, open_sink, open_source
 from jobs.errors import InvalidInput, Problem
@@ -281,3 +282,22 @@ def test_a_main_field_of_bytes_that_are_no_text_is_no_item(tmp_path: Path) -> No
     parquet.write_table(pyarrow.table({"text": pyarrow.array([b"fine", b"\xff"])}), path)
 
     assert items(open_source(path)) == [{"text": "fine"}, "not_utf8"]
+
+
+def test_what_only_later_rows_have_finds_its_type_in_parquet(tmp_path: Path) -> None:
+    class Entity(BaseModel):
+        word: str
+        score: float
+
+    def line(n: int, entities: list[dict[str, Any]], **kept: Any) -> bytes:
+        return orjson.dumps({"custom_id": str(n), "status": "ok", "output": {"entities": entities}, "kept": kept})
+
+    path = tmp_path / "out.parquet"
+    with open_sink(path, columns={"entities": list[Entity]}, kept=["note"]) as sink:
+        for n in range(10_000):
+            sink.write_line(line(n, []))
+        sink.write_line(line(10_000, [{"word": "Bo", "score": 1.0}], note=5))
+
+    last = parquet.read_table(path).to_pylist()[-1]
+    assert last["entities"] == [{"word": "Bo", "score": 1.0}]
+    assert last["note"] == "5"

@@ -207,3 +207,15 @@ def _checked(sink: AnySink) -> None:
 def _plain(value: Any) -> Any:
     """JSON as SQLite gives it, or as it is."""
     return json.loads(value) if isinstance(value, str) else value
+
+
+def test_a_nul_in_one_text_does_not_keep_the_others_from_their_table(database: str, rows: Any) -> None:
+    odd = line("a", output={"text": "a\0b", "labels": [{"label": "x\0", "score": 1.0}]}, kept={"note": "n\0"})
+
+    written(f"{database}#out", odd, line("b"), kept=("note",))
+
+    found = rows("SELECT custom_id, text, note FROM out ORDER BY custom_id")
+    assert [(row["custom_id"], row["text"], row["note"]) for row in found] == [
+        ("a", "a\ufffdb", "n\ufffd"),
+        ("b", "ä", None),
+    ]
