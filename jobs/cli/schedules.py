@@ -235,12 +235,22 @@ def _shown(found: "Schedule") -> str:
     about = [
         ("schedule", f"{found.name} ({found.id}, tenant {found.tenant})"),
         ("submits", f"{spec.task} on {spec.model or 'the one model that serves it'}: {', '.join(spec.inputs)}"),
+        ("rows", _rows_shown(spec)),
         ("when", explained(spec)),
         ("next", "paused" if found.paused else _next(upcoming(found, NEXT_SHOWN))),
         ("if the run before is not over", spec.overlap.replace("_", " ")),
         ("if times were missed", spec.misfire),
     ]
     return facts(about)
+
+
+def _rows_shown(spec: "ScheduleSpec") -> str | None:
+    """Which rows become items, and of what, as it was typed; None: every row as it is."""
+    asked = [f"--map {field}={column}" for field, column in spec.map.items()]
+    named = ("format", "text_field", "id_field", "template", "where", "limit", "sample")
+    asked += [f"--{name.replace('_', '-')} {value}" for name in named if (value := getattr(spec, name)) is not None]
+    asked += [f"--seed {spec.seed}"] if spec.sample is not None else []
+    return "  ".join(asked) or None
 
 
 def _next(times: list[datetime]) -> str:

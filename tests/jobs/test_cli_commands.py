@@ -413,6 +413,10 @@ def test_a_schedule_is_made_explained_steered_and_removed(call: Call, tmp_path: 
     assert made.out.count("07:00:00 CE") == 5
     assert "nightly" in call("schedule", "list").out
     assert call("schedule", "show", "nightly").out == made.out
+    chosen = ("--where", "text != 'x'", "--template", "Say: {text}", "--sample", "5", "--seed", "7")
+    rows = call("schedule", "add", "--name", "rows", "--every", "1h", *what, *chosen).out
+    assert "--template Say: {text}  --where text != 'x'  --sample 5  --seed 7\n" in rows
+    call("schedule", "remove", "rows")
     assert call("schedule", "runs", "nightly").out == "it was never due\n"
     assert call("schedule", "pause", "nightly").out == "nightly is paused\n"
     assert call("schedule", "resume", "nightly").out.startswith("nightly is due in ")
