@@ -1,9 +1,9 @@
 """What a corpus format is: how inputs are named and opened, what readers yield, what writers take."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from jobs.corpus.filter import Filter
 from jobs.corpus.rows import EVERY_ROW, Rows
@@ -84,6 +84,9 @@ class Writer(Protocol):
         ...
 
 
+Columns = Mapping[str, Any] | Sequence[str]
+"""The names of the task's output fields, in a mapping with their types where these are known."""
+
 Reader = Callable[[Place, Fields, int], Iterator[Read]]
 """Given a place, the fields and the longest line allowed: the items, in order, in bounded memory. What the fields
 ask for is done (`jobs.corpus.mapping.Mapper`) or refused."""
@@ -97,8 +100,8 @@ class Format:
     suffixes: tuple[str, ...]
     """Lower case, with the dot. Empty for a format that is not told by a file's name."""
     read: Reader
-    write: Callable[[BinaryIO, Sequence[str], Sequence[str]], Writer] | None = None
-    """Given a stream and the names of the task's output fields (empty: not known). None: not a format for results."""
+    write: Callable[[BinaryIO, Columns, Sequence[str]], Writer] | None = None
+    """Given a stream, the task's output fields (empty: not known) and the kept ones. None: not a format for results."""
     folders: bool = False
     """It reads folders; its `fingerprint` is then its own."""
     fingerprint: Callable[[Place], bytes] | None = None

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from jobs.corpus.base import ID, Fields, Format, Place, Read, check_columns
+from jobs.corpus.base import ID, Columns, Fields, Format, Place, Read, check_columns
 from jobs.corpus.columns import told_texts
 from jobs.corpus.lines import not_utf8, read_runs
 from jobs.corpus.mapping import Mapper
@@ -49,14 +49,14 @@ class CsvWriter:
     WHOLE = ("output",)
 
     def __init__(
-        self, stream: BinaryIO, columns: Sequence[str] = (), kept: Sequence[str] = (), *, delimiter: str = ","
+        self, stream: BinaryIO, columns: Columns = (), kept: Sequence[str] = (), *, delimiter: str = ","
     ) -> None:
         self._lines = csv.writer(_Encoder(stream), lineterminator="\n", delimiter=delimiter)
-        self._columns: Sequence[str] = ()
+        self._columns: Columns = ()
         self._kept = kept
         self._held: list[Result] = []
         if columns:
-            self._begin(columns)
+            self._begin(tuple(columns))
 
     def write(self, line: bytes) -> None:
         result = Result.model_validate_json(line)

@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 import orjson
 
-from jobs.corpus.base import Fields, Format, Place, Read
+from jobs.corpus.base import Columns, Fields, Format, Place, Read
 from jobs.corpus.lines import read_runs
 from jobs.corpus.mapping import Mapper
 from jobs.errors import Problem
@@ -27,7 +27,7 @@ def read(place: Place, fields: Fields, max_bytes: int) -> Iterator[Read]:
 class JsonlWriter:
     """One result a line, with every key of its shape."""
 
-    def __init__(self, stream: BinaryIO, columns: Sequence[str] = (), kept: Sequence[str] = ()) -> None:
+    def __init__(self, stream: BinaryIO, columns: Columns = (), kept: Sequence[str] = ()) -> None:
         self._stream = stream
 
     def write(self, line: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Literal, Union, get_args, get_origin
 import orjson
 from pydantic import BaseModel
 
-from jobs.corpus.base import Fields, Format, Place, Read
+from jobs.corpus.base import Columns, Fields, Format, Place, Read
 from jobs.corpus.batches import ROWS_AT_ONCE, check_schema, items
 from jobs.corpus.csv import LEADING, TRAILING
 from jobs.errors import InvalidInput, NotInstalled, OutputError
@@ -40,7 +40,7 @@ class ParquetWriter:
     numbers, vectors lists of floats, labels lists of structs. Of a field whose type is not known (a kept one) the first
     10,000 rows decide; where they have none, it is text."""
 
-    def __init__(self, stream: BinaryIO, columns: Sequence[str] = (), kept: Sequence[str] = ()) -> None:
+    def __init__(self, stream: BinaryIO, columns: Columns = (), kept: Sequence[str] = ()) -> None:
         self._stream, self._columns, self._kept = stream, list(columns), list(kept)
         self._kinds: Mapping[str, Any] = columns if isinstance(columns, Mapping) else {}
         self._rows: list[dict[str, Any]] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from jobs.corpus import urls
-from jobs.corpus.base import Format
+from jobs.corpus.base import Columns, Format
 from jobs.corpus.sink import Sink
 from jobs.errors import InvalidInput, OutputError
 
@@ -19,7 +19,7 @@ class UrlSink(Sink):
     process left has a name of its own (`.name.0123456789ab.part`).
     """
 
-    def __init__(self, form: Format, url: str, columns: Sequence[str] = (), kept: Sequence[str] = ()) -> None:
+    def __init__(self, form: Format, url: str, columns: Columns = (), kept: Sequence[str] = ()) -> None:
         """Raises InvalidInput for a URL that means nothing, NotInstalled without its package."""
         self._shown = urls.shown(url)
         self._fs, self._where = urls.opened(url)

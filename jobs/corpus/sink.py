@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from jobs.corpus.base import Format, Writer
+from jobs.corpus.base import Columns, Format, Writer
 from jobs.corpus.compression import compressed
 from jobs.errors import OutputError
 from jobs.schemas import Result
@@ -29,7 +29,7 @@ class Sink:
     As a context manager it commits at the end and discards after an exception. Every failure is an OutputError.
     """
 
-    def __init__(self, form: Format, path: Path | None, columns: Sequence[str] = (), kept: Sequence[str] = ()) -> None:
+    def __init__(self, form: Format, path: Path | None, columns: Columns = (), kept: Sequence[str] = ()) -> None:
         assert form.write is not None
         self._make, self._columns, self._kept = form.write, columns, kept
         self.path = path
