@@ -59,7 +59,10 @@ class Service:
         return job
 
 
-def _service(request: Request) -> Service:
+# What waits for nothing is a coroutine: FastAPI runs anything else in a thread, which costs more than these do.
+
+
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
@@ -70,17 +73,17 @@ def _caller(request: Request, service: "Serves", _: Annotated[object, Depends(_B
     return caller
 
 
-def _reader(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+async def _reader(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
     caller.need("read")
     return caller
 
 
-def _submitter(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+async def _submitter(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
     caller.need("submit")
     return caller
 
 
-def _admin(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+async def _admin(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
     caller.need("admin")
     return caller
 

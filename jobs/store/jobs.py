@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 from jobs.errors import IdempotencyConflict, InvalidInput, InvalidState
 from jobs.schemas import Job, JobSpec
 from jobs.states import FINAL, CanaryState, Control, JobState
-from jobs.store import canaries, encoding, exports, finding, ids, outbox, progress, rows, supervision, tenants
+from jobs.store import canaries, encoding, exports, finding, ids, outbox, progress, rows, supervision, tenants, turns
 from jobs.store.clock import later, now
 from jobs.store.dialect import Database
 from jobs.store.retention import NOT_GONE, check_there
@@ -46,12 +46,19 @@ class Jobs:
         `whole`: all its items; a new job then holds them and is `queued`, in one transaction instead of three.
         Raises IdempotencyConflict when the key was used for a request of another hash, QuotaExceeded.
         """
+        if whole and spec.canary is not None:
+            raise ValueError("a job with a canary cannot be whole at once: it is sealed with its picks")
         values = rows.columns(spec, request_hash, model_revision)
         n_items = rows.check_whole(whole)
+        costs = [chunk.cost for block in whole for chunk in block.chunks]
 
         def work(connection: Connection) -> tuple[Job, bool]:
-            new = self._db.insert(jobs).values(**values, created_at=now()).on_conflict_do_nothing().returning(jobs)
-            row = connection.execute(new).one_or_none()
+            filled, turns_of = dict[str, Any](), list[float]()
+            if whole:
+                line, turns_of = turns.enter(connection, values, costs)
+                filled = {"turn": line, **_sealed(n_items, len(costs))}
+            new = self._db.insert(jobs).values(**{**values, **filled}, created_at=now())
+            row = inserted = connection.execute(new.on_conflict_do_nothing().returning(jobs)).one_or_none()
             if row is None:  # it is a repeat of ours, or of somebody else's
                 row = rows.find(connection, jobs.c.id == values["id"]) or rows.find(
                     connection, (jobs.c.tenant == spec.tenant) & (jobs.c.idempotency_key == spec.idempotency_key)
@@ -61,11 +68,10 @@ class Jobs:
             created = row.id == values["id"]
             if created and spec.sink is not None:
                 exports.created(self._db, connection, row.id, spec.sink)
-            if created and whole and row.state == JobState.LOADING:
+            if inserted is not None and whole:
                 tenants.admit(connection, row.tenant, whole)
-                rows.insert_blocks(self._db, connection, row, whole)
-                sealed = self._seal(connection, row, n_items, sum(len(block.chunks) for block in whole))
-                return progress.fresh(sealed), True
+                rows.insert_blocks(self._db, connection, row, whole, turns_of)
+                return progress.fresh(row), True
             return progress.read(connection, [row])[0], created
 
         return self._db.write(work)
@@ -326,7 +332,7 @@ class Jobs:
         return self._db.read(work)
 
     def _seal(self, connection: Connection, job: Row[Any], n_items: int, n_chunks: int, **values: Any) -> Row[Any]:
-        values |= {"n_items": n_items, "n_chunks": n_chunks, "state": JobState.QUEUED, "sealed_at": now()}
+        values |= _sealed(n_items, n_chunks)
         sealed = update(jobs).where(jobs.c.id == job.id).returning(jobs)
         if values.get("canary") is not None:  # it says what is released
             job = connection.execute(sealed.values(**values)).one()
@@ -356,3 +362,8 @@ class Jobs:
             return len(due)
 
         return self._db.write(work)
+
+
+def _sealed(n_items: int, n_chunks: int) -> dict[str, Any]:
+    """The columns of a job whose items are complete."""
+    return {"n_items": n_items, "n_chunks": n_chunks, "state": JobState.QUEUED, "sealed_at": now()}

@@ -127,22 +127,28 @@ def known_blocks(connection: Connection, job_id: UUID, starts: Sequence[int]) ->
     return {row.seq_lo: bytes(row.sha256) for row in connection.execute(wanted)}
 
 
-def insert_blocks(database: Database, connection: Connection, job: Row[Any], new: Sequence[NewBlock]) -> None:
-    """Write blocks, and their chunks as held."""
+def insert_blocks(
+    database: Database,
+    connection: Connection,
+    job: Row[Any],
+    new: Sequence[NewBlock],
+    turns: Sequence[float] | None = None,
+) -> None:
+    """Write blocks, and their chunks: as held, or pending, with these turns."""
     data = [{**block._asdict(), "job_id": job.id} for block in new]
     for row in data:
         del row["chunks"], row["seen"]
     added = insert(blocks).values(created_at=now()).returning(blocks.c.seq_lo, blocks.c.id)
     block_ids = {row.seq_lo: row.id for row in connection.execute(added, data)}
-    shared = {"job_id": job.id, "tenant": job.tenant, "queue": job.queue, "priority": job.priority, "state": "held"}
-    connection.execute(
-        insert(chunks),
-        [
-            {**shared, **chunk._asdict(), "model": chunk.model or job.model, "block_id": block_ids[block.seq_lo]}
-            for block in new
-            for chunk in block.chunks
-        ],
-    )
+    shared = {"job_id": job.id, "tenant": job.tenant, "queue": job.queue, "priority": job.priority}
+    written = [
+        {**shared, **chunk._asdict(), "model": chunk.model or job.model, "block_id": block_ids[block.seq_lo]}
+        for block in new
+        for chunk in block.chunks
+    ]
+    for at, row in enumerate(written):
+        row |= {"state": ChunkState.HELD} if turns is None else {"state": ChunkState.PENDING, "turn": turns[at]}
+    connection.execute(insert(chunks), written)
     seen.insert(database, connection, job.tenant, job.id, [block.seen for block in new if block.seen is not None])
 
 

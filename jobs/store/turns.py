@@ -4,7 +4,8 @@ A turn is virtual time: work that goes through the queue, in cost, as one job of
 with the smallest turn is next, so jobs whose turns overlap advance side by side, each at its weight.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, Connection, Row, TextClause, bindparam, text
@@ -15,29 +16,23 @@ from jobs.store.tables import jobs
 LIVE_LIMIT = 1000
 """Live jobs of a tenant are counted up to here."""
 
-_PRESENT = text(
+_QUEUE = text(
     """
-    SELECT coalesce(
-        (SELECT turn FROM chunks WHERE state = 'pending' AND queue = :queue AND priority = :priority
-            AND not_before IS NULL AND crashes = 0 ORDER BY queue, priority DESC, turn, id LIMIT 1),
-        (SELECT max(turn) FROM chunks WHERE state = 'running' AND queue = :queue AND priority = :priority),
-        0)
-    """
-)
-_LINE = text(
-    """
-    SELECT turn FROM jobs
-    WHERE state IN ('queued', 'running') AND state = 'queued' AND control = 'run'
-        AND queue = :queue AND tenant = :tenant AND priority = :priority AND id <> :id
-    ORDER BY turn DESC LIMIT 1
+    SELECT
+        coalesce(
+            (SELECT turn FROM chunks WHERE state = 'pending' AND queue = :queue AND priority = :priority
+                AND not_before IS NULL AND crashes = 0 ORDER BY queue, priority DESC, turn, id LIMIT 1),
+            (SELECT max(turn) FROM chunks WHERE state = 'running' AND queue = :queue AND priority = :priority),
+            0) AS present,
+        (SELECT turn FROM jobs
+            WHERE state IN ('queued', 'running') AND state = 'queued' AND control = 'run'
+                AND queue = :queue AND tenant = :tenant AND priority = :priority AND id <> :id
+            ORDER BY turn DESC LIMIT 1) AS line,
+        EXISTS (SELECT 1 FROM jobs WHERE state IN ('queued', 'running') AND queue = :queue AND tenant < :tenant)
+        OR EXISTS (SELECT 1 FROM jobs WHERE state IN ('queued', 'running') AND queue = :queue AND tenant > :tenant)
+            AS neighbours
     """
 ).bindparams(bindparam("id", type_=jobs.c.id.type))
-_NEIGHBOURS = text(
-    """
-    SELECT EXISTS (SELECT 1 FROM jobs WHERE state IN ('queued', 'running') AND queue = :queue AND tenant < :tenant)
-        OR EXISTS (SELECT 1 FROM jobs WHERE state IN ('queued', 'running') AND queue = :queue AND tenant > :tenant)
-    """
-)
 _LIVE = text(
     """
     SELECT count(*) FROM (
@@ -91,31 +86,38 @@ def release(connection: Connection, job: Row[Any], only: Sequence[int] | None = 
     """
     asked = _ALL if only is None else _SOME
     chosen = {} if only is None else {"only": list(only)}
-    place = _place(connection, job, asked.costs, chosen)
+    total, first = (float(cost or 0) for cost in connection.execute(asked.costs, {"id": job.id, **chosen}).one())
+    place = _place(connection, job._asdict(), total, first)
     connection.execute(asked.release, {"id": job.id, "start": place.start, "share": place.share, **chosen})
     return place.line
 
 
-def _place(connection: Connection, job: Row[Any], costs: TextClause, chosen: dict[str, Any]) -> Place:
-    """A tenant's unstarted jobs begin one behind another, or a flood of small ones would all be first.
+def enter(connection: Connection, job: Mapping[str, Any], costs: Sequence[int]) -> tuple[float, list[float]]:
+    """The place in its tenant's line of a job that is about to be inserted (by its columns), and the turns of its
+    chunks of these costs: what `release` would give them, without having to read and change them."""
+    place = _place(connection, job, float(sum(costs)), float(costs[0]))
+    earlier = accumulate(costs[:-1], initial=0)
+    return place.line, [place.start + each / place.share for each in earlier]
+
+
+def _place(connection: Connection, job: Mapping[str, Any], total: float, first: float) -> Place:
+    """Of a job whose chunks cost so much together, and the first of them so much.
+
+    A tenant's unstarted jobs begin one behind another, or a flood of small ones would all be first.
 
     A job of many chunks begins so much earlier that its last turn falls where its only turn would, had it one chunk:
     it shares the time until then with the jobs before it, and ends no later than behind them.
     """
-    where = {"id": job.id, "queue": job.queue, "tenant": job.tenant, "priority": job.priority}
-    present = float(connection.execute(_PRESENT, where).scalar_one())
-    line = connection.execute(_LINE, where).scalar()
-    total, first = (float(cost or 0) for cost in connection.execute(costs, {"id": job.id, **chosen}).one())
-    share = _share(connection, job, where)
-    position = max(present, present if line is None else line)
+    where = {name: job[name] for name in ("id", "queue", "tenant", "priority")}
+    queue = connection.execute(_QUEUE, where).one()
+    weight, present = float(job["weight"]), float(queue.present)
+    share = weight * _part(connection, where) if queue.neighbours else weight
+    position = max(present, present if queue.line is None else queue.line)
     start = max(present, position - (total - first) / share)
-    return Place(start, share, position + max(first, 1.0) / job.weight)
+    return Place(start, share, position + max(first, 1.0) / weight)
 
 
-def _share(connection: Connection, job: Row[Any], where: dict[str, Any]) -> float:
-    """The job's weight; beside other tenants' jobs, its part of what its tenant's live jobs get together, which is the
-    tenant's weight."""
-    if not connection.execute(_NEIGHBOURS, where).scalar_one():
-        return float(job.weight)
+def _part(connection: Connection, where: dict[str, Any]) -> float:
+    """What one of a tenant's live jobs gets beside other tenants' jobs: its part of the tenant's weight."""
     others = connection.execute(_LIVE, {**where, "most": LIVE_LIMIT}).scalar_one()
-    return float(job.weight) * tenants.weight(connection, job.tenant) / (1 + int(others))
+    return tenants.weight(connection, where["tenant"]) / (1 + int(others))

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from jobs.errors import IdempotencyConflict, InvalidParams, InvalidState, UnknownJob
 from jobs.states import Control, JobState
@@ -68,6 +68,44 @@ def test_a_job_that_brings_all_its_items_is_queued_at_once(store: Store) -> None
     run_dry(store)
     assert store.jobs.get(job.id).counts.ok == 10
     assert store.check() == []
+
+
+def test_a_job_that_brings_all_its_items_stands_where_one_that_was_sealed_stands(store: Store) -> None:
+    """The turns of its chunks are worked out beforehand; `seal` has the database do it."""
+    parts = [block(0, 7), block(7, 3)]
+    store.jobs.create(spec(tenant="b"), request_hash=b"h", whole=[block(0, 5)])  # so that shares count
+
+    store.jobs.create(spec(queue="q", weight=2.0), request_hash=b"h", whole=parts)
+    sealed = loading_job(store, queue="r", weight=2.0)
+    store.jobs.append(sealed.id, parts)
+    store.jobs.seal(sealed.id)
+
+    turns = {of: rows(store, "SELECT turn FROM chunks WHERE queue = :of ORDER BY seq_lo", of=of) for of in "qr"}
+    places = {of: rows(store, "SELECT turn FROM jobs WHERE queue = :of", of=of)[0][0] for of in "qr"}
+    assert turns["q"] == turns["r"] and len(set(turns["q"])) == 3
+    assert places["q"] == places["r"] > 0
+
+
+def test_a_job_that_brings_all_its_items_is_few_statements(store: Store) -> None:
+    said: list[str] = []
+    event.listen(store._db.engine, "before_cursor_execute", lambda *given: said.append(given[2]))
+
+    store.jobs.create(spec(), request_hash=b"h", whole=[block(0, 7)])
+
+    assert [each.split()[0] for each in said if not each.startswith("BEGIN")] == [
+        "SELECT",
+        "INSERT",
+        "SELECT",
+        "INSERT",
+        "INSERT",
+    ], said
+
+
+def test_a_job_with_a_canary_is_never_whole_at_once(store: Store) -> None:
+    with pytest.raises(ValueError, match="canary"):
+        store.jobs.create(spec(canary=2), request_hash=b"h", whole=[block(0, 7)])
+
+    assert store.jobs.list() == []
 
 
 def test_items_brought_along_must_follow_each_other(store: Store) -> None:
