@@ -2,15 +2,12 @@
 
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from jobs.errors import ItemErrorCode
 from jobs.states import CanaryState, Control, DeliveryState, JobState, RunState
-
-if TYPE_CHECKING:
-    from jobs.corpus import Fields
 
 CustomId = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
 """Any Unicode but NUL, which PostgreSQL cannot store; unique in its job."""
@@ -296,7 +293,7 @@ Misfire = Literal["skip", "last", "all"]
 
 
 class Selection(BaseModel):
-    """Which rows and columns of an input become items; `jobs.corpus.Rows` says what each means exactly."""
+    """Which rows and columns of an input become items; `jobs.corpus.Fields.of` reads it."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -316,13 +313,6 @@ class Selection(BaseModel):
     """Only so many rows, drawn by chance and left in their order."""
     seed: int = 0
     """Of the sample: the same seed draws the same rows of the same input."""
-
-    def fields(self, main_field: str) -> "Fields":
-        """The same for a source of items of that main field. Raises InvalidInput."""
-        from jobs.corpus import Fields, Rows
-
-        rows = {name: getattr(self, name) for name in ("map", "template", "where", "limit", "sample", "seed")}
-        return Fields(main=main_field, text=self.text_field, id=self.id_field, rows=Rows(**rows))
 
 
 class ScheduleSpec(Selection):

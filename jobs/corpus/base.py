@@ -9,6 +9,7 @@ from jobs.corpus.filter import Filter
 from jobs.corpus.rows import EVERY_ROW, Rows
 from jobs.corpus.template import Template
 from jobs.errors import InvalidInput, Problem
+from jobs.schemas import Selection
 
 ID = "custom_id"
 """The field that names an item."""
@@ -39,6 +40,12 @@ class Fields:
             if named.count(name) > 1:
                 ways = "a text field, an id field, a mapping or a template"
                 raise InvalidInput(f"field {name!r} is made twice: it is given by one of {ways}")
+
+    @classmethod
+    def of(cls, asked: Selection, main_field: str) -> "Fields":
+        """What a caller asked for, of a task with that main field. Raises InvalidInput."""
+        rows = {name: getattr(asked, name) for name in ("map", "template", "where", "limit", "sample", "seed")}
+        return cls(main=main_field, text=asked.text_field, id=asked.id_field, rows=Rows(**rows))
 
     @property
     def moves(self) -> tuple[tuple[str, str], ...]:

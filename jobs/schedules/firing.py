@@ -212,7 +212,7 @@ def _looks(firing: Firing) -> bool:
 
 def _source(firing: Firing, settings: "Settings") -> "Source":
     spec = firing.schedule.spec
-    wanted = spec.fields(find(spec.task).main_field)
+    wanted = corpus.Fields.of(spec, find(spec.task).main_field)
     if spec.inputs[0].startswith(connections.PREFIX):
         name = spec.inputs[0].removeprefix(connections.PREFIX)
         return connections.source(settings, name, firing.schedule.tenant, wanted)

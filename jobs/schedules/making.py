@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from jobs.corpus import Fields
 from jobs.errors import InvalidParams
 from jobs.exporting import checked
 from jobs.schedules import times
@@ -18,7 +19,7 @@ def add(store: "Store", client: "Client", name: str, spec: ScheduleSpec, *, tena
     """A new schedule of this name. Raises InvalidParams, InvalidInput, UnknownTask, UnknownModel, ModelMismatch."""
     times.check(spec)
     task, given = resolve(spec.task, spec.params)
-    spec.fields(task.main_field)
+    Fields.of(spec, task.main_field)
     registry = client.registry_of(tenant)
     registry.check(task, spec.model or registry.only(task).name, given)
     if not name or len(name) > MOST_NAME or "\0" in name:

@@ -17,7 +17,7 @@ from starlette.datastructures import FormData
 from jobs.api.asking import answers
 from jobs.api.openai.files import tidy
 from jobs.api.problems import HttpProblem
-from jobs.corpus import Source, stored_source
+from jobs.corpus import Fields, Source, stored_source
 from jobs.errors import InvalidInput, InvalidItems, TextmillError, UnknownFile
 from jobs.schemas import DIRECT_LABEL, Estimate, Selection
 from jobs.store.files import new_file_id
@@ -173,7 +173,7 @@ def _opened(look: Look, draft: Draft, opened: Any, form: str, shown: str) -> Sou
         opened,
         form=form,
         shown=shown,
-        fields=_selected(draft).fields(find(draft.task).main_field),
+        fields=Fields.of(_selected(draft), find(draft.task).main_field),
         max_line_bytes=look.service.settings.max_line_bytes,
     )
 

@@ -17,7 +17,7 @@ from jobs.api.problems import HttpProblem, code_of, documented
 from jobs.api.service import Reader, Serves, Service, Submitter
 from jobs.api.watching import pulse_of
 from jobs.connections import PREFIX
-from jobs.corpus import Source, stored_source
+from jobs.corpus import Fields, Source, stored_source
 from jobs.errors import UnknownFile
 from jobs.schemas import MOST_LABELS, Estimate, Job
 from jobs.states import JobState
@@ -192,7 +192,7 @@ def etag(job: Job) -> str:
 
 def _items(service: Service, caller: Caller, wanted: Submission | Estimation) -> list[Any] | Source:
     if wanted.source is not None:
-        fields = wanted.fields(find(wanted.task).main_field)
+        fields = Fields.of(wanted, find(wanted.task).main_field)
         return connections.source(service.settings, wanted.source, caller.tenant, fields)
     return _in_file(service, caller, wanted, wanted.file) if wanted.file is not None else wanted.items or []
 
@@ -207,7 +207,7 @@ def _in_file(service: Service, caller: Caller, wanted: Submission | Estimation, 
         lambda: service.storage.open(file.names),
         form=wanted.format or "jsonl",
         shown="the file",
-        fields=wanted.fields(find(wanted.task).main_field),
+        fields=Fields.of(wanted, find(wanted.task).main_field),
         max_line_bytes=service.settings.max_line_bytes,
     )
 

@@ -11,6 +11,7 @@ from jobs.api.native.shapes import ScheduleInfo, ScheduleRunPage, ScheduleWanted
 from jobs.api.problems import documented
 from jobs.api.service import Admin, Reader, Serves, Service
 from jobs.connections import PREFIX
+from jobs.corpus import Fields
 from jobs.schedules import making
 from jobs.schedules.times import explained
 from jobs.schemas import Schedule, ScheduleRun, ScheduleSpec
@@ -30,7 +31,8 @@ def index(service: Serves, caller: Reader) -> list[ScheduleInfo]:
 def create(wanted: ScheduleWanted, service: Serves, caller: Admin) -> ScheduleInfo:
     """It fires from its next due time on, with what its tenant may use then."""
     given = wanted.model_dump(exclude={"name", "source", "sink"})
-    connections.source(service.settings, wanted.source, caller.tenant, wanted.fields(find(wanted.task).main_field))
+    fields = Fields.of(wanted, find(wanted.task).main_field)
+    connections.source(service.settings, wanted.source, caller.tenant, fields)
     target = None if wanted.sink is None else PREFIX + wanted.sink
     spec = ScheduleSpec(**given, inputs=(PREFIX + wanted.source,), sink=target)
     return _shown(making.add(service.store, service.client, wanted.name, spec, tenant=caller.tenant))
