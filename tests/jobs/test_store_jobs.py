@@ -82,7 +82,8 @@ def test_a_job_that_brings_all_its_items_stands_where_one_that_was_sealed_stands
 
     turns = {of: rows(store, "SELECT turn FROM chunks WHERE queue = :of ORDER BY seq_lo", of=of) for of in "qr"}
     places = {of: rows(store, "SELECT turn FROM jobs WHERE queue = :of", of=of)[0][0] for of in "qr"}
-    assert turns["q"] == turns["r"] and len(set(turns["q"])) == 3
+    assert turns["q"] == turns["r"]
+    assert len(set(turns["q"])) == 3
     assert places["q"] == places["r"] > 0
 
 
