@@ -111,9 +111,10 @@ def test_stop_during_a_shift_waits_for_it_and_gives_the_rest_back(make: Make, st
 
 
 def test_a_shift_that_ends_by_the_clock_is_followed_by_another(make: Make, store: Store) -> None:
-    make(shift_s=0.2, idle_claim_s=30.0).start()
-
+    # There before the machine is: with nobody to give it a hint it would look again after 30 s only.
     job_id = submit(store, 60, per_chunk=4, model=model(store, delay_s=0.05, max_items=2))
+
+    make(shift_s=0.2, idle_claim_s=30.0).start()
 
     _until(lambda: store.jobs.get(job_id).state.final, 20)
     check(store, job_id)
