@@ -8,6 +8,7 @@ from jobs.corpus.template import Template
 from jobs.errors import InvalidInput
 
 MOST_FIELDS = 100
+MOST_LIMIT = 2**62
 MOST_SAMPLED = 10_000_000
 """Their places are held in memory, about 150 bytes each."""
 
@@ -36,10 +37,9 @@ class Rows:
         for pair in self.map.items():
             if not all(pair):
                 raise InvalidInput(f"{'='.join(pair)!r} maps nothing: a field and a column have names")
-        for name, value, most in (("limit", self.limit, None), ("sample", self.sample, MOST_SAMPLED)):
-            if value is not None and (value < 1 or (most is not None and value > most)):
-                bound = "at least 1" if most is None else f"1 to {most:,}"
-                raise InvalidInput(f"{name} is {value}; it may be {bound}")
+        for name, value, most in (("limit", self.limit, MOST_LIMIT), ("sample", self.sample, MOST_SAMPLED)):
+            if value is not None and not 1 <= value <= most:
+                raise InvalidInput(f"{name} is {value}; it may be 1 to {most:,}")
         if self.template is not None:
             Template(self.template)
         if self.where is not None:

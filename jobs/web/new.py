@@ -186,17 +186,9 @@ def _selected(draft: Draft) -> Selection:
         if not equals or name in pairs:
             raise InvalidInput(f"columns: {pair[:100]!r} is not FIELD=COLUMN, each field once")
         pairs[name] = column
-    if draft.limit and not draft.limit.isdecimal():
-        raise InvalidInput(f"rows: {draft.limit[:100]!r} is not a whole number")
+    typed = {name: getattr(draft, name).replace("\r\n", "\n") or None for name in SELECTING}
     try:
-        return Selection(
-            text_field=draft.text_field or None,
-            id_field=draft.id_field or None,
-            map=pairs,
-            template=draft.template.replace("\r\n", "\n") or None,
-            where=draft.where or None,
-            limit=int(draft.limit) if draft.limit else None,
-        )
+        return Selection.model_validate({**typed, "map": pairs})
     except ValidationError as error:
         raise InvalidInput("\n".join(explain(error))) from error
 

@@ -475,6 +475,7 @@ def test_a_file_is_the_items_of_a_job(api: Api, work: Work, content: bytes, want
         (b'{"text": "a"}\n', {"template": "{title}"}, "no field 'title'"),
         (b'{"text": "a"}\n', {"map": {"text": "b"}, "text_field": "c"}, "field 'text' is made twice"),
         (b'{"text": "a"}\n', {"limit": 0}, "limit is 0"),
+        (b'{"text": "a"}\n', {"limit": 2**63}, "limit is 9223372036854775808"),
         (b"a\n", {"format": "text", "priority": 101}, "priority"),
     ],
 )

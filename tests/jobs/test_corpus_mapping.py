@@ -323,7 +323,8 @@ def test_a_file_that_changes_while_its_first_rows_are_read_is_refused(tmp_path: 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"limit": 0}, "limit is 0; it may be at least 1"),
+        ({"limit": 0}, "limit is 0; it may be 1 to 4,611,686,018,427,387,904"),
+        ({"limit": 2**63}, "limit is 9223372036854775808; it may be 1 to"),
         ({"sample": -1}, "sample is -1; it may be 1 to 10,000,000"),
         ({"sample": 10**9}, "sample is 1000000000; it may be 1 to 10,000,000"),
         ({"map": {"text": ""}}, "'text=' maps nothing"),
