@@ -60,6 +60,11 @@ def as_text(value: Any) -> str:
     return text
 
 
+def as_text_or_null(value: Any) -> str | None:
+    """The same, but null stays null."""
+    return None if value is None else as_text(value)
+
+
 def plain(value: Any) -> Any:
     """What JSON has no word for, for orjson."""
     if isinstance(value, bytes):

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from jobs.corpus.base import Columns, Fields, Format, Place, Read
 from jobs.corpus.batches import ROWS_AT_ONCE, check_schema, items
+from jobs.corpus.columns import as_text_or_null
 from jobs.corpus.csv import LEADING, TRAILING
 from jobs.errors import InvalidInput, NotInstalled, OutputError
 
@@ -81,7 +82,7 @@ class ParquetWriter:
             else:
                 schema = self._writer.schema
                 fitting = {
-                    name: list(map(_as_text, values)) if schema.field(name).type == pyarrow.string() else values
+                    name: list(map(as_text_or_null, values)) if schema.field(name).type == pyarrow.string() else values
                     for name, values in columns.items()
                 }
                 table = pyarrow.Table.from_pydict(fitting, schema=schema)
@@ -107,7 +108,7 @@ def _column(pyarrow: Any, values: list[Any], kind: Any) -> Any:
             return pyarrow.array(values, pyarrow.list_(pyarrow.float32()))
         return pyarrow.array(values)
     except (pyarrow.ArrowException, TypeError):
-        return pyarrow.array(list(map(_as_text, values)), pyarrow.string())
+        return pyarrow.array(list(map(as_text_or_null, values)), pyarrow.string())
 
 
 def _arrow_type(pyarrow: Any, kind: Any) -> Any:
@@ -128,11 +129,6 @@ def _arrow_type(pyarrow: Any, kind: Any) -> Any:
         return None if None in parts.values() or not parts else pyarrow.struct(parts)
     simple = {bool: pyarrow.bool_(), int: pyarrow.int64(), float: pyarrow.float64()}
     return simple.get(only) if isinstance(only, type) else None
-
-
-def _as_text(value: Any) -> str | None:
-    """A text as it is, anything else as JSON."""
-    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
 FORMAT = Format("parquet", (".parquet",), read, ParquetWriter)

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, Union, get_args, get_origin
 
 import orjson
 
+from jobs.corpus.columns import as_text_or_null
 from jobs.corpus.urls import shown
 from jobs.errors import NotInstalled, OutputError
 
@@ -104,7 +105,7 @@ class TableSink:
         row = {KEY: result["custom_id"], "status": result["status"]}
         row |= {name: output.get(name) for name in self._kinds}
         row |= {"error_code": error.get("code"), "error": error.get("message")}
-        row |= {name: _text(kept.get(own)) for name, own in zip(self._kept, self._kept_names, strict=True)}
+        row |= {name: as_text_or_null(kept.get(own)) for name, own in zip(self._kept, self._kept_names, strict=True)}
         return {name: _without_nul(value) for name, value in row.items()}
 
     def _open(self) -> None:
@@ -202,8 +203,3 @@ def _without_nul(value: Any) -> Any:
     if isinstance(value, dict):
         return {_without_nul(key): _without_nul(each) for key, each in value.items()}
     return value
-
-
-def _text(value: Any) -> str | None:
-    """A kept field as text: a text as it is, the rest as JSON."""
-    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
